@@ -5,7 +5,7 @@ an exit code. torch is imported only by the commands that need it.
 
     program   runs a command; turns errors into one line and an exit code
     parser    one parser for all commands; every knob is a flag by its key path
-    guesses   what people type for a command, a name or a flag
+    guesses   what a mistaken command, name or flag was meant to be
     screen    prints lines and tables
     devices   the same command in several processes
 

@@ -3,7 +3,7 @@
 With --json one object: data, name, preset, bad_images, starts, verdict, error; pictures (number of
 images in each split); damaged (split, name, reason), tiny, copies (split, name), duplicates (groups
 of those), leaked (test, train), odd (a list for each trait); formats, sizes, classes (null without
-labels); remarks (what was understood how); unused (groups of files, images, labels or bands that
+labels); remarks (how the data were read); unused (groups of files, images, labels or bands that
 are not used: what, reason, names); cost and suggestion (null if no step could be taken); packing
 (null if no store is needed); extent. If the data set cannot be opened, only data, preset, starts,
 verdict and error.

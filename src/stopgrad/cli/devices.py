@@ -34,7 +34,7 @@ def train_together(arguments: Sequence[str], *, devices: int) -> int:
     """Runs a command in several processes; returns the exit code that they agree on.
 
     Args:
-        arguments: Those of the command, `--devices` among them.
+        arguments: The command's arguments, `--devices` included.
         devices: How many processes.
 
     Raises:
@@ -58,13 +58,13 @@ def train_together(arguments: Sequence[str], *, devices: int) -> int:
     )
     command = ["-u", "-P", "-m", "stopgrad", *_without_devices(arguments)]
     _pass_on_other_signals()
-    logging.disable(logging.CRITICAL)  # the agent's account of its processes is not for people
+    logging.disable(logging.CRITICAL)  # the agent's log of its processes is not for users
     try:
         elastic_launch(config, sys.executable)(*command)
     except ChildFailedError as error:
         return _exit_code(error)
     except SignalException as error:
-        # A thread of the agent may be at work still, and would abort an interpreter that ends.
+        # A thread of the agent may still be running and would abort the interpreter at exit.
         sys.stderr.flush()
         os._exit(128 + int(error.sigval))
     return 0
@@ -91,13 +91,13 @@ def _without_devices(arguments: Sequence[str]) -> Iterator[str]:
 
 
 def _pass_on_other_signals() -> None:
-    """Turns the signals that the agent does not know into the one that it passes on."""
+    """Turns SIGUSR1 and SIGUSR2, which the agent does not know, into SIGTERM, which it forwards."""
     for number in (signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
 
 
 def _exit_code(error: Any) -> int:
-    """That of the process which failed first; one that a signal has killed says nothing itself."""
+    """The exit code of the process that failed first; 1, and a message, if a signal killed it."""
     rank, failure = error.get_first_failure()
     if failure.exitcode >= 0:
         return int(failure.exitcode)

@@ -1,4 +1,4 @@
-"""What people type for a command, a name or a flag -> an error that says what they mean.
+"""A mistaken command, name or flag -> an error that says what was meant.
 
 A table for commands is here; one for the knobs of other tools is in `stopgrad.config`.
 """
@@ -13,7 +13,7 @@ import stopgrad
 from stopgrad.config import PRESETS, describe_knobs, guess
 from stopgrad.errors import ConfigError, did_you_mean
 
-MEANT = {  # the command: what is typed for it
+MEANT = {  # command: words that are typed for it
     "pretrain": "train fit learn pretraining ssl simsiam main",
     "evaluate": "eval test score knn linear lincls probe linear-probe linear-eval",
     "check-data": "check inspect info stats",
@@ -34,7 +34,7 @@ MEANT = {  # the command: what is typed for it
 
 
 def check_command(word: str, known: Collection[str]) -> None:
-    """Refuses what is no command, with the one that is meant.
+    """Refuses an unknown command, and suggests the one that was meant.
 
     Raises:
         ConfigError: Also for the name of a study.
@@ -52,7 +52,7 @@ def check_command(word: str, known: Collection[str]) -> None:
 
 
 def study_named(word: str) -> str:
-    """` (a study, ...)` for the name of a study that is not the name of a file; or nothing."""
+    """` (a study, ...)` for the name of a study that is not also a file; else empty."""
     if Path(word).exists() or word not in stopgrad.built_in_studies():
         return ""
     return f" (a study, which runs by: stopgrad study run {word} --data SPEC --out DIR)"
@@ -84,7 +84,7 @@ def check_data_named(words: Sequence[str]) -> None:
 
 
 def unknown_flags(words: Sequence[str], *, section: str) -> dict[str, str]:
-    """Flags that no parser knows, as keys that the config refuses; in a section if it has them.
+    """Unknown flags, as keys that the config refuses; under `section` where it has such a knob.
 
     Raises:
         ConfigError: For a word that belongs to no flag.
@@ -109,7 +109,7 @@ def _unexpected(word: str, wanted: str) -> ConfigError:
 
 
 def unrecognized(parser: argparse.ArgumentParser, words: Sequence[str]) -> ConfigError:
-    """The error for what a command without knobs does not take."""
+    """The error for arguments that a command without knobs does not take."""
     key = words[0].lstrip("-").partition("=")[0]
     known = [knob.key for knob in describe_knobs()]
     own = [flag for action in parser._actions for flag in action.option_strings]

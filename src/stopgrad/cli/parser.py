@@ -123,7 +123,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def _command_in(arguments: Sequence[str]) -> list[str]:
-    """The command that is named among arguments, in one word or two."""
+    """The command named in the arguments, as one word or two."""
     found = [word for word in arguments if word in COMMANDS][:1]
     if found == ["study"]:
         found += [word for word in arguments if word in STUDY_COMMANDS][:1]
@@ -206,7 +206,7 @@ def add_data(parser: argparse.ArgumentParser) -> None:
 
 def add_spec(parser: argparse.ArgumentParser) -> None:
     """Adds --data, as other commands have it; the data may also be named without the flag."""
-    absent = argparse.SUPPRESS  # neither of the two may put its default over the other's value
+    absent = argparse.SUPPRESS  # so that neither default overwrites the other's value
     parser.add_argument("data", nargs="*", metavar="SPEC", default=absent, help=absent)
     parser.add_argument("--data", action="append", metavar="SPEC", default=absent, help=DATA)
     parser.set_defaults(required="data")
@@ -226,7 +226,7 @@ def add_labels(parser: argparse.ArgumentParser) -> None:
 
 
 def add_preset(parser: argparse.ArgumentParser, *, default: PresetName = "cifar") -> None:
-    """Adds --preset, and the presets in words."""
+    """Adds --preset, and a description of each preset."""
     help_text = f"settings to start from, see below. Default: {default}"
     parser.add_argument("--preset", default=default, metavar="NAME", help=help_text)
     words = [
@@ -301,7 +301,7 @@ def _add_knobs(parser: argparse.ArgumentParser) -> None:
 
 
 def _list_knobs(parser: argparse.ArgumentParser) -> None:
-    """Lists every knob in the help of a command that offers to."""
+    """Lists every knob in the help of a command that has --help-all."""
     knobs = {f"--{knob.key}": knob for knob in describe_knobs()}
     if HELP_ALL in parser._option_string_actions:
         for action in parser._actions:
@@ -335,7 +335,7 @@ def _require_nothing(parser: argparse.ArgumentParser) -> None:
 def _print_config(
     options: argparse.Namespace, from_file: Mapping[str, Any], changes: Mapping[str, str]
 ) -> None:
-    """Prints every knob as a line of YAML, and behind it what gave it its value."""
+    """Prints every knob as a line of YAML, followed by the source of its value."""
     preset = PRESETS.get(options.preset, {})
     for key, value in knob_values(options.config).items():
         source = f"preset {options.preset}" if key in preset else "default"
@@ -345,10 +345,10 @@ def _print_config(
 
 
 def _knobs_of_file(path: Path) -> dict[str, Any]:
-    """The knobs by key path that a YAML file, a run or its config.json names.
+    """The knobs in a YAML file, a run or its config.json, by key path.
 
     Raises:
-        ConfigError: When it names none.
+        ConfigError: When it holds none.
     """
     values = read_yaml(
         path / "config.json" if path.is_dir() else path, expected="a YAML file of knobs, or a run"

@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()
         return 1
-    except BaseException as error:  # a panic of Rust is not an Exception
+    except BaseException as error:  # a Rust panic is not an Exception
         found = no_memory(error) or bad_path(error)
         if found is None:
             raise
@@ -61,7 +61,7 @@ _CUT = (
 
 
 def _check_folder() -> None:
-    """Refuses to start in a folder that was removed, where no path has a meaning."""
+    """Refuses to start in a removed folder, where no relative path can be resolved."""
     try:
         os.getcwd()
     except FileNotFoundError:
@@ -73,7 +73,7 @@ def _check_folder() -> None:
 
 
 def _keep_quiet_unless_first() -> None:
-    """Of several processes that train together only the first one prints."""
+    """Silences all but the first of several processes that train together."""
     if os.environ.get("RANK", "0") != "0":
         sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
 
@@ -87,15 +87,15 @@ _on_bus_error = ctypes.CFUNCTYPE(None, ctypes.c_int)(_end_as_cut)  # kept as lon
 
 
 def _say_bus_errors() -> None:
-    """SIGBUS: a file that is mapped was cut by others. No handler of Python's would ever run."""
+    """Reports SIGBUS, a mapped file that was cut, from C: a Python handler would never run."""
     if hasattr(signal, "SIGBUS"):  # Windows has none
         ctypes.CDLL(None).signal(int(signal.SIGBUS), _on_bus_error)
 
 
 def _say(error: StopgradError) -> int:
-    # torchrun ends with 1 whatever its processes say, so that the line has to.
+    # torchrun exits with 1 whatever its processes return, so the line gives the code.
     code = f" (exit code {error.exit_code})" if os.environ.get("WORLD_SIZE") else ""
-    # Each machine says that it has lost the others: the first process may be among the lost.
+    # Each machine reports the loss: the first process may be among the lost.
     if isinstance(error, LostProcessError) and os.environ.get("LOCAL_RANK") == "0":
         sys.stderr = sys.__stderr__ or sys.stderr
     say(f"stopgrad: {' '.join(str(error).splitlines())}{code}")
@@ -103,14 +103,14 @@ def _say(error: StopgradError) -> int:
 
 
 class _Above(logging.Handler):
-    """Warnings go to standard error as it is now: above the bars while there are any."""
+    """Writes warnings to the current standard error, which puts them above progress bars."""
 
     def emit(self, record: logging.LogRecord) -> None:
         say(self.format(record))
 
 
 def _prepare_streams() -> None:
-    """Lets both take any text, whatever their encoding, and standard error outlive its reader."""
+    """Lets both streams take any text, whatever their encoding, and stderr outlive its reader."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by the caller
             setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 HELP = "pretrain, evaluate and report on handwritten digits that come with stopgrad"
 EXAMPLE = "stopgrad quickstart"
 
-BUSY = 1.5  # processes that want a core, from which on the quickstart takes clearly longer
+BUSY = 1.5  # load per core above which the quickstart takes clearly longer
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -57,7 +57,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def headline(scores: Sequence[Record]) -> str:
-    """What the fewest labels are worth, on the encoder's features and on raw pixels."""
+    """The accuracy with the fewest labels, on the encoder's features and on raw pixels."""
     fewest = min(record.labels for record in scores)
     found = {r.of: r for r in scores if (r.labels, r.metric) == (fewest, "linear_accuracy")}
     encoder, pixels = (
@@ -71,7 +71,7 @@ def headline(scores: Sequence[Record]) -> str:
 
 
 def _new_directory() -> Path:
-    """`runs/quickstart`, or the same with the first free number."""
+    """`runs/quickstart`, or `runs/quickstart-N` with the first free N."""
     path = Path("runs") / "quickstart"
     numbered = (path.with_name(f"{path.name}-{number}") for number in itertools.count(2))
     return next(p for p in itertools.chain([path], numbered) if not p.exists())

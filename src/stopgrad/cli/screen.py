@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
 @contextmanager
 def _to_standard_output() -> Iterator[None]:
-    """What is printed in here has arrived at the end; a StorageError where the disk refuses it."""
+    """Flushes what is printed in here; raises a StorageError when the disk refuses it."""
     try:
         yield
         sys.stdout.flush()
     except BrokenPipeError:
-        raise  # the reader has enough
+        raise  # the reader has closed the pipe
     except OSError as error:
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  # else the rest is tried again at exit
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  # else Python retries the rest at exit
         raise StorageError(
             f"standard output could not be written ({error.strerror})",
             expected="room for the results",
@@ -52,7 +52,7 @@ def print_json(values: Any) -> None:
 
 
 def print_table(*parts: Table | RenderableType) -> None:
-    """Prints tables and sentences; errors as of `print_line`."""
+    """Prints tables and sentences; errors as for `print_line`."""
     from rich.console import Console
 
     console = Console(highlight=False, markup=False, emoji=False)

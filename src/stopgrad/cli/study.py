@@ -137,7 +137,7 @@ def _slurm_options(words: list[str]) -> dict[str, str]:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Runs what a study lacks."""
+    """Runs what is left of a study."""
     seeds = options.seeds
     stopgrad.study(
         options.name,
@@ -176,7 +176,7 @@ def status(options: argparse.Namespace) -> None:
 
 
 def table(options: argparse.Namespace) -> None:
-    """Prints the tables of a directory, or that of one of its studies."""
+    """Prints the tables of all studies in a directory, or of one."""
     found, form = stopgrad.Studies(options.directory), options.format
     if form == "table" or (form is None and sys.stdout.isatty()):
         print_table(*found.parts(options.study))

@@ -1,13 +1,13 @@
-"""Frozen features -> scores and records, their statistics, and runs beside each other.
+"""Frozen features -> scores and records, their statistics, and comparisons of runs.
 
 In: a run or `Features`. Out: a `Score`, a `Record` (one JSON line with all that defines the
-number), or ranks of runs without labels. Stands above training, because the loop watches kNN.
+number), or runs ranked without labels. Stands above training, because the loop watches kNN.
 
-    features     frozen features of images, and what a score is
+    features     frozen features of images, and the type of a score
     knn          the weighted kNN classifier
     linear       the linear probe by SGD or LARS, and the choice of its learning rate
     records      one JSON line per result
-    costs        what a training takes: wall time and energy
+    costs        the wall time and energy of a training
     evaluate     a run -> its records
     statistics   means, intervals, tests over seeds
     format       how metrics are named and numbers written

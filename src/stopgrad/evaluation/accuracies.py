@@ -1,4 +1,4 @@
-"""Several runs -> their accuracies on the same images: what records say, or what is scored now."""
+"""Several runs -> their accuracies on the same images, taken from records or scored now."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def accuracies(
     """kNN and linear accuracy of each run, on all labels, of its newest checkpoint and one split.
 
     The split is the first of test and validation on which all runs have both numbers in their
-    records; else validation, where all hold images out, so that choosing a run leaves the test
-    images alone; else the one that `evaluate_run` takes by itself. What no record has is scored on
-    the images of each run, which have labels; without data sets it is left out.
+    records; else validation, if all hold images out, so that choosing a run leaves the test images
+    alone; else the one that `evaluate_run` picks by default. Accuracies that the records lack are
+    scored on each run's images, which must have labels; without data sets they are left out.
     """
     own: Sequence[Dataset | None] = datasets or [None] * len(runs)
     recorded = [_recorded(run, of and of.test) for run, of in zip(runs, own, strict=True)]
@@ -56,9 +56,9 @@ def accuracies(
 
 
 def _recorded(run: TrainedRun, test: Images | None) -> dict[Key, Record]:
-    """The records of the encoder at the checkpoint at hand, with all labels.
+    """The records of the encoder at the loaded checkpoint, with all labels.
 
-    Those of other test images than these, or of other labels of them, are left out.
+    Records of other test images, or of other labels for these, are left out.
     """
     known = newest(
         record

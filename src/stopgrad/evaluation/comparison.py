@@ -45,7 +45,7 @@ BATCH = 250  # images at a time
 
 
 class LabelFree(NamedTuple):
-    """What is measured without labels; NaN where outputs are not finite. The higher the better."""
+    """Measures that need no labels; NaN where outputs are not finite. Higher is better."""
 
     rankme: float
     participation_ratio: float
@@ -66,7 +66,7 @@ class RankedRun(NamedTuple):
     measures: LabelFree
     ranks: dict[str, int | None]  # by measure, 1 is best; None where it is not finite
     accuracies: dict[str, float]  # by metric, those that are known
-    notes: tuple[str, ...]  # what a reader of the ranks must know of this run
+    notes: tuple[str, ...]  # what a reader of the ranks must know about this run
 
 
 class Agreement(NamedTuple):
@@ -74,7 +74,7 @@ class Agreement(NamedTuple):
 
     measure: str
     accuracy: str
-    kendall: Kendall | None  # None: there are no two runs to order, or all are equal
+    kendall: Kendall | None  # None: fewer than two runs to order, or all are equal
 
 
 class Comparison(NamedTuple):
@@ -90,8 +90,8 @@ class Comparison(NamedTuple):
 def same_data(runs: Sequence[TrainedRun], datasets: Sequence[Dataset] = ()) -> bool:
     """Whether all runs were trained on the same images.
 
-    `datasets` are those images as each run stores them; without them only runs that store them
-    alike are known to have the same.
+    `datasets` are those images as each run stores them; without them, only runs that store them
+    identically are recognised.
     """
     if datasets and _all_own(runs, datasets):
         return True
@@ -115,7 +115,7 @@ def compare_runs(
 ) -> Comparison:
     """Measures all runs on the same views of the same training images, and ranks them.
 
-    The views are those of the first run, each run's at its own views.size. Up to 1,000 of the
+    The views are the first run's, made at each run's own views.size. Up to 1,000 of the
     training images are drawn. Accuracies are compared only when all runs were trained on the same
     images.
 
@@ -124,13 +124,13 @@ def compare_runs(
         datasets: The images to measure on, the same for all, as each run stores them.
         by: The measure that orders the rows.
         layer: features, which kNN and the probe see, or z.
-        score: Score what is in no record, where the data are the runs' own and have labels.
+        score: Score what the records lack, where the data are the runs' own and have labels.
         track: Shows progress.
 
     Raises:
-        DataError: When there is one image alone, or the images are not the same for all.
-        ConfigError: When a run is named twice, or directions of layers of several widths are
-            counted to order the rows.
+        DataError: When there is only one image, or runs have different images.
+        ConfigError: When a run is named twice, or layers of different widths would be ordered
+            by a count of directions.
     """
     _check_widths(runs, by=by, layer=layer)
     measures = _measures(runs, datasets, layer=layer, track=track)
@@ -160,7 +160,7 @@ def compare_runs(
 
 
 def _check_widths(runs: Sequence[TrainedRun], *, by: str, layer: Layer) -> None:
-    """Refuses to order runs by a count of directions where some have more of them to count."""
+    """Refuses to order layers of different widths by a measure that counts directions."""
     widths = sorted({_width(run, layer) for run in runs})
     if len(widths) > 1 and by not in OF_ANY_WIDTH:
         raise ConfigError(
@@ -261,7 +261,7 @@ def _ranks(values: Sequence[float]) -> list[int | None]:
 
 
 def _agreements(rows: Sequence[RankedRun]) -> Iterator[Agreement]:
-    """Over the runs that have both numbers; none where no run has the accuracy."""
+    """An agreement per measure and known accuracy, over the runs that have both numbers."""
     for metric in (m for m in COMPARED if any(m in row.accuracies for row in rows)):
         for name in LABEL_FREE:
             both = [row for row in rows if metric in row.accuracies and row.ranks[name] is not None]

@@ -28,23 +28,23 @@ class Counter(NamedTuple):
     """A counter of energy, by the name that a record gives it."""
 
     name: str
-    joules: Callable[[], float]  # since some moment
-    most_s: float = math.inf  # a longer stretch may be counted short
+    joules: Callable[[], float]  # since an arbitrary moment
+    most_s: float = math.inf  # it may undercount a longer stretch
 
 
 class Spent(NamedTuple):
-    """What a stretch of work took; a line of costs.jsonl."""
+    """The cost of a stretch of work; a line of costs.jsonl."""
 
     wall_s: float
     joules: float | None  # None: no counter could be read
     source: str  # the counters, "nvml + rapl" for instance
     device: str
     threads: int
-    processes: int = 1  # that took part, each with such a device and so many threads
+    processes: int = 1  # that took part, each with this device and number of threads
 
 
 class Costs(NamedTuple):
-    """What a run took in all."""
+    """The total cost of a run."""
 
     wall_s: float
     joules: float | None  # None where a part of it was not counted
@@ -53,7 +53,7 @@ class Costs(NamedTuple):
 
 
 class Meter:
-    """Wall time and energy from one look to the next."""
+    """Measures wall time and energy from one reading to the next."""
 
     def __init__(
         self, *, device: str, threads: int, processes: int, found: Sequence[Counter]
@@ -62,7 +62,7 @@ class Meter:
         self._time, self._joules = time.perf_counter(), self._read()
 
     def spent(self) -> Spent:
-        """What was spent since the last look."""
+        """The cost since the last reading."""
         now, joules = time.perf_counter(), self._read()
         wall_s, self._time = now - self._time, now
         used = None if joules is None or self._joules is None else joules - self._joules
@@ -85,7 +85,7 @@ def counters(device: str) -> list[Counter]:
     if device.startswith("cuda"):
         import torch
 
-        # Tells a card from the others, whatever CUDA_VISIBLE_DEVICES makes of its number.
+        # Identifies a card, whatever number CUDA_VISIBLE_DEVICES gives it.
         uuid = str(torch.cuda.get_device_properties(device).uuid)
         card = nvml(f"GPU-{uuid.removeprefix('GPU-')}")
     return [counter for counter in (card, rapl()) if counter is not None]
@@ -112,7 +112,7 @@ def append_cost(run: Path, spent: Spent) -> None:
 
 
 def read_costs(*runs: Path) -> Costs | None:
-    """What trainings took so far, together; None where nothing was written, as in old runs."""
+    """The total cost of trainings so far; None if none was recorded, as in old runs."""
     hint, parts = "remove the line, or the file; the run is as good without it", list[Spent]()
     for run in runs:
         parts += read_lines_as(run / "costs.jsonl", Spent, what="a cost", hint=hint)
@@ -130,7 +130,7 @@ def read_costs(*runs: Path) -> Costs | None:
 
 
 def energy(costs: Costs) -> Energy:
-    """Energy as it was counted, else the time multiplied by an assumed power."""
+    """Energy as counted, else the time multiplied by an assumed power."""
     if costs.joules is not None:
         joules, source, watts = costs.joules, costs.source, None
     else:
@@ -164,9 +164,9 @@ def rapl(root: Path = POWERCAP) -> Counter | None:
 
 
 class _Package:
-    """One processor package. Its counter starts again at 0 when it is full.
+    """One processor package, whose counter wraps to 0 when it is full.
 
-    It may do so once between two readings, which those of a stretch of `most_s` are sure to see.
+    One wrap between two readings is accounted for; within `most_s` there cannot be more.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -186,7 +186,7 @@ class _Package:
 
 
 def nvml(uuid: str) -> Counter | None:
-    """The counter of the card of this UUID; None where it, or NVML, cannot be read.
+    """The counter of the card with this UUID; None where it or NVML cannot be read.
 
     Source: NVML API reference, nvmlDeviceGetTotalEnergyConsumption, in mJ.
     """

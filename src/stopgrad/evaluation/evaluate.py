@@ -1,4 +1,4 @@
-"""One run -> records; the only place that knows all evaluators.
+"""One run -> records; the only file that knows all evaluators.
 
 In: a run and its data set. Out: a `Record` for each subject (the encoder, the same encoder
 untrained, raw pixels), label fraction and evaluator, with all that defines it.
@@ -71,7 +71,7 @@ class Selection(NamedTuple):
     split: str = "auto"  # as `evaluation_split` takes it
     of: tuple[Subject, ...] = ("encoder", "untrained", "pixels")
     metrics: tuple[str, ...] = FROZEN  # measures of collapse may be among them
-    missing: bool = False  # leave out what the folder has a record of
+    missing: bool = False  # skip what the folder already has a record of
 
 
 EVERYTHING = Selection()
@@ -86,7 +86,7 @@ def evaluate_run(
     out: Path | None = None,
     track: Track = no_progress,
 ) -> Iterator[Record]:
-    """Scores a run and keeps what comes of it: each record is on disk before it is yielded.
+    """Scores a run and keeps the records: each is on disk before it is yielded.
 
     Args:
         run: The run.
@@ -94,7 +94,7 @@ def evaluate_run(
         labels: Fractions of the training labels.
         select: Which numbers are wanted.
         out: Where the records go (`records.jsonl`), and the draws of the labels (`labels/`); only
-            then may the images be others than the run's. None: into the run.
+            then may the images differ from the run's. None: into the run.
         track: Shows the progress of embedding and of scoring.
 
     Raises:
@@ -124,13 +124,13 @@ def score_run(
     known: Iterable[Record] = (),
     track: Track = no_progress,
 ) -> Iterator[Record]:
-    """Scores a run's encoder, and beside it the untrained encoder and raw pixels; writes nothing.
+    """Scores a run's encoder along with the untrained encoder and raw pixels; writes nothing.
 
-    The images may be others than the run's: its encoder is then scored on data that it has never
+    The images may differ from the run's: its encoder is then scored on data that it has never
     seen, normalised as the run's own. Each label fraction is drawn by the run's seed, the same for
     all subjects. The learning rate of the LARS probe is chosen on held-out training labels; the
-    test images are scored once. What `known` holds of the run's epoch and of these images is left
-    out. Other arguments and errors are those of `evaluate_run`.
+    test images are scored once. Numbers that `known` holds for the run's epoch and these images are
+    skipped. Other arguments and errors are those of `evaluate_run`.
     """
     check_fractions(labels)
     current = newest(r for r in known if r.of != "encoder" or r.epoch == run.epoch)
@@ -152,7 +152,7 @@ def score_run(
 
 
 def is_scored_on(record: Record, images: Images) -> bool:
-    """Whether a record is of these images and labels; an older one without their mark may be."""
+    """Whether a record scored these images and labels; assumed of older ones without the mark."""
     return record.data.get("scored", images.fingerprint) == images.fingerprint
 
 
@@ -190,12 +190,12 @@ def _scored(
 def _named(
     track: Track, of_what: str, items: Iterable[T], description: str, total: int, /
 ) -> Iterable[T]:
-    """Progress that says of what it is."""
+    """Progress with the subject in its description."""
     return track(items, f"{description} {of_what}", total)
 
 
 def _pretraining(run: TrainedRun, *, of: Subject) -> dict[str, Any]:
-    """What the pretraining of an encoder came to and what it took; other subjects had none."""
+    """The outcome and cost of an encoder's pretraining; other subjects had none."""
     if of != "encoder":
         return {"epoch": 0, "views": 0, "flops": 0.0}
     verdict = (newest_measures(run).get("verdict") or {}).get("state")
@@ -286,7 +286,7 @@ def newest_measures(run: TrainedRun) -> MetricsRow:
 
 
 def scored(info: RunInfo, score: Score, **values: Any) -> Record:
-    """A score with what every record says of its run, its data and the machine."""
+    """A score as a record, with what every record says about run, data and machine."""
     return whole_record(
         info,
         value=score.accuracy,
@@ -308,10 +308,10 @@ def whole_record(
     labels: float = 1.0,
     **values: Any,
 ) -> Record:
-    """A number with what every record says of its run, its data and the machine.
+    """A number as a record, with what every record says about run, data and machine.
 
-    `fingerprint` is that of the training images, where they are not the run's own, and `scored`
-    that of the images behind an accuracy.
+    `fingerprint` identifies the training images, where they are not the run's own, and `scored`
+    the images behind an accuracy.
     """
     config, own = info.config, info.data["fingerprint"]
     data = {"name": name, "fingerprint": fingerprint or own}

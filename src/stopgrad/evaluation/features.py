@@ -25,13 +25,13 @@ if TYPE_CHECKING:
     from stopgrad.images import Images, Normalization, Track
 
 TOP = 5
-UNEVEN = 2  # times the images of the smallest class: from there on accuracy alone misleads
+UNEVEN = 2  # ratio of the largest class to the smallest above which accuracy alone misleads
 EMBEDDED_PIXELS = 512 * 64 * 64  # that go through an encoder at a time
 PIXEL_SIDE = 32  # px; larger images as raw pixels would not fit into memory
 
 
 class Features(NamedTuple):
-    """What an evaluator sees of a set of images."""
+    """A set of images as an evaluator sees it."""
 
     values: Tensor  # (N, F) float32
     labels: Tensor | None  # (N,) int64, on the device of the values
@@ -76,7 +76,7 @@ def embed(
 ) -> Features:
     """The encoder's output for every image, in order; images are normalised, not augmented.
 
-    They are looked at whole, at `images.whole_size`. Runs in eval and inference mode and leaves the
+    They are embedded whole, at `images.whole_size`. Runs in eval and inference mode and leaves the
     encoder as it was. Draws no random number.
 
     Args:
@@ -85,7 +85,7 @@ def embed(
         normalization: The training set's mean and standard deviation.
         compute: Device, precision and memory format; the features stay on the device.
         batch: Images at a time; bounds the memory. None: `images_at_a_time`.
-        processes: That share the work, this one among them; each gets all features.
+        processes: Processes that share the work, this one included; each gets all features.
         track: Shows progress.
     """
     batch = batch or images_at_a_time(images)
@@ -114,9 +114,9 @@ def clean_z(
     processes: Processes | None = None,
     track: Track = no_progress,
 ) -> Tensor:  # (N, D), N = min(CLEAN, images)
-    """z of up to 8,192 training images that are not augmented, the same for a seed, in eval mode.
+    """z of up to 8,192 training images without augmentation, chosen by the seed, in eval mode.
 
-    Those whose views are measured during the run are among them.
+    They include the images whose views are measured during the run.
     """
     order = torch.randperm(len(images), generator=torch_generator(seed, "measured"))
     chosen = images.take(order[:CLEAN].sort().values.numpy())
@@ -146,11 +146,11 @@ def in_parts(
 
     Args:
         work: The start of a chunk -> its rows (<= step, ...).
-        total: How many rows there are in all.
+        total: The total number of rows.
         step: Rows of a chunk.
-        processes: That share the work.
+        processes: Processes that share the work.
         track: Shows progress.
-        shown_as: What it is called.
+        shown_as: The work's name in the progress.
     """
     part = slice(0, total) if processes is None else processes.part(total, step=step)
     starts = range(part.start, part.stop, step)
@@ -183,7 +183,7 @@ def pixel_features(
 
 
 def labelled(features: Features, *, role: str) -> Labelled:
-    """Features checked for what every evaluator needs; `role` names them in an error.
+    """Features, checked to be finite and to have labels; `role` names them in an error.
 
     Raises:
         DataError: When there are no images or no labels.
@@ -201,7 +201,7 @@ def labelled(features: Features, *, role: str) -> Labelled:
 
 
 def finite(values: Tensor, *, role: str) -> None:  # (N, F)
-    """A DataError when there are no features, a DivergedError when one is not finite."""
+    """Raises a DataError when there are no features, a DivergedError when one is not finite."""
     if len(values) == 0:
         raise DataError(
             f"no {role} images", expected="at least one", hint="check the split that was asked for"
@@ -251,7 +251,7 @@ def _prepare(
     images: Images, start: int, *, batch: int, to: tuple[Normalization, Compute]
 ) -> Tensor:  # (B, C, H, W) float32
     normalization, compute = to
-    # Copied, because PyTorch warns of arrays that it could write to by mistake (memory maps).
+    # Copied, because PyTorch warns about read-only arrays (memory maps).
     pixels = torch.from_numpy(images.pixels[start : start + batch].copy()).to(compute.device)
     whole = downscale(pixels.permute(0, 3, 1, 2), images.whole_size)
     return compute.arrange(normalize(whole, normalization))
@@ -259,7 +259,7 @@ def _prepare(
 
 @contextmanager
 def _evaluating(encoder: nn.Module) -> Iterator[None]:
-    """Eval and inference mode; each module's own training flag comes back, also after an error."""
+    """Eval and inference mode; each module's own training flag is restored, also after an error."""
     training = [(module, module.training) for module in encoder.modules()]
     encoder.eval()
     try:

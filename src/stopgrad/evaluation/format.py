@@ -40,7 +40,7 @@ LAYERS = {"z": "z", "before_bn": "before its BN", "features": "features"}
 
 
 class Measure(NamedTuple):
-    """A measure of collapse as a reader meets it."""
+    """A measure of collapse, described for a reader."""
 
     title: str
     healthy: str
@@ -105,12 +105,12 @@ def class_name(names: Sequence[str], index: int) -> str:
 
 
 def percent(share: float | None, *, images: int) -> str:
-    """A share of that many images, in percent, as fine as they can tell: 10,000 -> 2 decimals."""
+    """A share of that many images in percent, as precise as they allow: 10,000 -> 2 decimals."""
     return ABSENT if share is None else f"{100 * share:.{_decimals(images)}f}{SPACE}%"
 
 
 def balance_text(balance: Balance) -> str:
-    """What follows an accuracy where the classes are uneven; "" where they are not."""
+    """The note after an accuracy where the classes are uneven; "" where they are not."""
     balanced, majority = balance
     if balanced is None or majority is None:
         return ""
@@ -123,7 +123,7 @@ def points(difference: float, *, images: int) -> str:
 
 
 def count(number: int) -> str:
-    """A whole number with thousands apart: 50,000."""
+    """A whole number with a separator for thousands: 50,000."""
     return f"{number:,}"
 
 
@@ -142,7 +142,7 @@ def extent_text(extent: Extent) -> str:
 
 
 def extent_values(extent: Extent) -> dict[str, float | None]:
-    """The same for JSON, in which a run by LARS has no N."""
+    """An extent for JSON, in which a run by LARS has no N."""
     folds = extent.folds if math.isfinite(extent.folds) else None
     return {"steps": extent.steps, "passes": extent.passes, "decay_folds": folds}
 
@@ -194,7 +194,7 @@ def difference_text(difference: float, metric: str) -> str:
 
 
 def distance_text(difference: float, metric: str) -> str:
-    """The same without a sign: `1.20 points`."""
+    """A difference without its sign: `1.20 points`."""
     return difference_text(abs(difference), metric).removeprefix("+")
 
 
@@ -210,7 +210,7 @@ def arms_text(arms: Sequence[str]) -> str:
 
 
 def correction_text(correction: Correction) -> str:
-    """How tests were made."""
+    """Which tests were made, and how they were corrected."""
     after = {"none": "uncorrected", "bonferroni": "Bonferroni", "holm": "Holm"}[correction]
     return f"one-sided t-test at 5 %, paired by seed, {after}"
 
@@ -226,7 +226,7 @@ def duration(seconds: float) -> str:
 
 
 def tied(value: object) -> object:
-    """Text whose numbers stay with their signs and units at the end of a line; all else as it is.
+    """Text that breaks no line between a number and its sign or unit; other values unchanged.
 
     `47.35 ± 1.09 %`, `n = 3`, `p < 0.001`.
     """
@@ -234,5 +234,5 @@ def tied(value: object) -> object:
 
 
 def _decimals(images: int) -> int:
-    """Decimals of a percentage: the last one is not finer than one image in this many."""
+    """Decimals with which a percentage of this many images shows a single one; 2 at most."""
     return min(2, max(0, math.ceil(math.log10(max(images, 1))) - 2))

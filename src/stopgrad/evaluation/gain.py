@@ -1,7 +1,7 @@
-"""Records -> whether pretraining has gained anything over the untrained encoder, and the words.
+"""Records -> whether pretraining has gained anything over the untrained encoder, also in words.
 
-A verdict is made from outputs alone: a run that has not collapsed need not have learned anything.
-Only accuracies beside those of the untrained encoder tell. No torch.
+A verdict is based on outputs alone: a run that has not collapsed need not have learned anything.
+Only a comparison with the accuracies of the untrained encoder tells. No torch.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def is_clear(one: Record, other: Record) -> bool:
 def is_no_better(records: Iterable[Record], *, epoch: int) -> bool:
     """Whether no accuracy of the encoder at an epoch lies clearly above the untrained one's.
 
-    With the most labels of each metric and split; False where nothing can be compared.
+    Compares with the most labels of each metric and split; False if nothing can be compared.
     """
     known, pairs = newest(r for r in records if r.metric in ACCURACIES), {}
     for key in sorted(known, key=lambda key: key.labels):  # the most labels last, and kept
@@ -39,9 +39,9 @@ def is_no_better(records: Iterable[Record], *, epoch: int) -> bool:
 
 
 def record_extent(record: Record) -> Extent | None:
-    """How far the run behind a record had come; None where the record does not say it.
+    """How far the run behind a record had come; None where the record does not tell.
 
-    Of older records, which do not state it: that of a run never extended, on whole batches.
+    For older records it is computed as for a run never extended, on whole batches.
     """
     if record.extent is not None:
         steps, passes, folds = (record.extent[name] for name in Extent._fields)
@@ -58,7 +58,7 @@ def record_extent(record: Record) -> Extent | None:
 
 
 def state_text(state: str, records: Sequence[Record], *, epoch: int) -> str:
-    """The state of a verdict; of a healthy run that is no better than untrained, just that."""
+    """The state of a verdict; for a healthy run no better than untrained, it says that instead."""
     if state != "healthy" or not is_no_better(records, epoch=epoch):
         return state
     own = (r for r in records if r.of == "encoder" and r.epoch == epoch)

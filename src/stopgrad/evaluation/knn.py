@@ -61,7 +61,7 @@ def weighted_knn(
 def neighbors(bank: Tensor, queries: Tensor, *, k: int, track: Track = no_progress) -> Neighbors:
     """The k nearest of a bank (N, F) to each query (Q, F), of any length.
 
-    A zero row is as far from all as a right angle.
+    A zero row has a similarity of 0 to all others.
 
     Raises:
         ConfigError: When k is larger than the bank.
@@ -83,7 +83,7 @@ def class_votes(
 ) -> Tensor:  # (Q, C) float64
     """The sum of exp(similarity / T) over the neighbours of each class.
 
-    `labels` (N,) are those of the bank; those below 0 are none, and have no vote. Each query's
+    `labels` (N,) are those of the bank; one below 0 means no label and has no vote. Each query's
     weights are divided by its largest, which changes no comparison and keeps a low temperature from
     overflowing.
     """
@@ -114,8 +114,8 @@ def _nearest(similarity: Tensor, *, k: int) -> Neighbors:  # (Q, N)
 def _largest(similarity: Tensor, *, count: int) -> Neighbors:  # (Q, N)
     """The `count` largest of each row in falling order, equals in any order.
 
-    Exact: a value whose group is not among the `count` groups of the largest maxima has `count`
-    values that are no smaller before it.
+    Exact: if a value's group is not among the `count` groups with the largest maxima, there are
+    `count` values no smaller than it.
     """
     bank = similarity.shape[1]
     groups = bank // GROUP

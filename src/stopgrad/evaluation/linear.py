@@ -42,7 +42,7 @@ LR_FACTORS: dict[OptimizerName, tuple[float, ...]] = {
 """The grid of learning rates, as factors on the config's base_lr."""
 
 HELD_OUT = 0.2
-"""Part of each class's training labels that the choice is scored on, at least one image."""
+"""Share of each class's training labels that the choice is scored on, at least one image."""
 
 
 def linear_probe(
@@ -60,7 +60,7 @@ def linear_probe(
         train: N features with labels; no augmentation.
         test: M features with labels.
         config: Algorithm, learning rate, batch, epochs over 100 % of the labels.
-        seed: Of the order of the samples and, for LARS, of the start.
+        seed: Decides the order of the samples and, for LARS, the start.
         full_size: Samples in an epoch, N when left out. With a fraction s of the labels it is the
             number of images that it was drawn from: the set is repeated 1/s times, so that the
             number of steps stays that of 100 % (report).
@@ -68,7 +68,7 @@ def linear_probe(
 
     Raises:
         DataError: When a set is empty or has no labels.
-        DivergedError: When a feature is not finite, or training made a weight so.
+        DivergedError: When a feature, or a weight after training, is not finite.
     """
     known, asked = labelled(train, role="training"), labelled(test, role="test")
     plan = Plan(
@@ -155,10 +155,10 @@ def standardization(values: Tensor, algorithm: OptimizerName) -> Standardization
 
 
 class Plan(NamedTuple):
-    """What one training needs to know besides the features."""
+    """The settings of one training, besides the features."""
 
     config: LinearConfig
-    base_lrs: tuple[float, ...]  # G of them; that of the config is not read
+    base_lrs: tuple[float, ...]  # G of them, instead of the config's
     classes: int
     seed: int
     epoch_samples: int
@@ -189,7 +189,7 @@ class Heads(NamedTuple):
 
 
 def fit(train: Labelled, plan: Plan) -> Heads:
-    """Heads after all steps; each step is that of one probe, at its own learning rate."""
+    """The heads after all steps; each is trained like a single probe at its own learning rate."""
     config, heads = plan.config, start(plan, like=train.values)
     momentum = Heads(torch.zeros_like(heads.weight), torch.zeros_like(heads.bias))
     peak = heads.bias.new_tensor(plan.base_lrs)[:, None] * (config.batch / 256)  # (G, 1)
@@ -209,7 +209,7 @@ def fit(train: Labelled, plan: Plan) -> Heads:
 def start(plan: Plan, *, like: Tensor) -> Heads:
     """Zeros for SGD (the loss is convex); small weights for LARS; PyTorch's default as published.
 
-    One draw for all heads.
+    All heads share one draw.
     """
     shape = (len(plan.base_lrs), plan.classes, like.shape[1])
     weight, bias = like.new_zeros(shape), like.new_zeros(shape[:2])
@@ -245,7 +245,7 @@ def loss_gradient(heads: Heads, batch: Labelled) -> Heads:
 
 
 def _update(heads: Heads, batch: Labelled, config: LinearConfig) -> Heads:
-    """What the momentum takes in at a step: the gradient with weight decay, scaled for LARS.
+    """The update that goes into the momentum: the gradient with weight decay, scaled for LARS.
 
     LARS scales weights and biases, each head's by its own norms.
     """
@@ -269,7 +269,7 @@ def tuned_probe(
     full_size: int | None = None,
     track: Track = no_progress,
 ) -> Score:
-    """`linear_probe` at the rate that `choose_lr` picks, as the protocol says; errors of both."""
+    """`linear_probe` at the rate from `choose_lr`, which the protocol states; raises as both do."""
     best = choose_lr(train, config, seed=seed, full_size=full_size, track=track)
     chosen = dataclasses.replace(config, base_lr=best)
     result = linear_probe(train, test, chosen, seed=seed, full_size=full_size, track=track)
@@ -281,7 +281,7 @@ def tuned_probe(
 
 
 def lr_candidates(config: LinearConfig) -> tuple[float, ...]:
-    """The grid that is stated for a config: LR_FACTORS x base_lr, in rising order."""
+    """The grid of a config: LR_FACTORS x base_lr, in rising order."""
     return tuple(factor * config.base_lr for factor in LR_FACTORS[config.algorithm])
 
 
@@ -293,10 +293,10 @@ def choose_lr(
     full_size: int | None = None,
     track: Track = no_progress,
 ) -> float:
-    """The candidate that is most accurate on held-out training labels; of equals the first.
+    """The candidate that is most accurate on held-out training labels; the first of equals.
 
-    Candidates are `lr_candidates` of the config. The rest is trained on, for as many steps as the
-    probe itself will take. `full_size` and errors are those of `linear_probe`, and a DataError when
+    Candidates are `lr_candidates` of the config, trained on the other labels, for as many steps as
+    the probe itself takes. `full_size` and errors are those of `linear_probe`, and a DataError when
     no class has two images.
     """
     whole = labelled(train, role="training")
@@ -319,7 +319,7 @@ def choose_lr(
 
 
 def validation_mask(labels: Tensor, *, seed: int) -> Tensor:  # (N,) -> (N,) bool
-    """True for a fifth of each class, at least one but never all; a DataError for none in all."""
+    """True for a fifth of each class, at least one but never all; a DataError if none is left."""
     order = torch.randperm(len(labels), generator=torch_generator(seed, "linear", "validation"))
     order = order.to(labels.device)
     order = order[labels[order].sort(stable=True).indices]  # by class, random within one

@@ -23,7 +23,7 @@ FROZEN = (
     "linear_published_accuracy",
     "linear_lars_accuracy",
 )
-"""What an encoder is scored by as it is."""
+"""Metrics of a frozen encoder."""
 
 FINETUNE, SUPERVISED = "finetune_accuracy", "supervised_accuracy"
 ACCURACIES = (*FROZEN, FINETUNE, SUPERVISED)
@@ -37,7 +37,7 @@ MEASURES = (
     "positive_minus_random",
     "centre_norm",
 )
-"""The fields of `method.Measures`, of z; named here so that reading takes no torch."""
+"""The fields of `method.Measures`, of z; listed here so that reading needs no torch."""
 
 RECORDS = "records.jsonl"  # in the folder of a run
 LARGEST, MOST_EPOCHS, MOST_CLASSES = 10**12, 1_000_000, 100_000
@@ -78,7 +78,7 @@ class Record:
     split: str  # the images it was scored on: "test", "validation" or "train"
     images_scored: int  # number of those images
     protocol: dict[str, Any]  # all that defines the number (k, T, learning rate, ...)
-    config: dict[str, Any] | None = None  # of the run; None: no run stands behind the number
+    config: dict[str, Any] | None = None  # of the run; None: the number is not from a run
     seed: int | None = None  # of the run
     epoch: int | None = None  # of the run, at which it was scored
     verdict: str | None = None  # on the representation at that epoch, "healthy" for instance
@@ -89,12 +89,12 @@ class Record:
     code: str  # version of stopgrad, with the commit when it runs from a checkout
     versions: dict[str, str]  # of python, torch, numpy and stopgrad
     device: str  # where it was computed
-    device_name: str | None = None  # what that is, such as the name of the processor
+    device_name: str | None = None  # its name, such as that of the processor
     threads: int  # CPU threads that were used
     wall_s: float  # time of this number, s: embedding its images, and scoring them
-    embed_s: float | None = None  # the part of it that records of the same images have in common
+    embed_s: float | None = None  # the part of it that records of the same images share
     extent: dict[str, Any] | None = None  # how far pretraining had come: the fields of
-    # `method.Extent`, and "images", of which it had learned; folds are null for LARS
+    # `method.Extent`, and "images", how many it learned from; folds are null for LARS
     views: int | None = None  # that pretraining had processed
     flops: float | None = None  # floating-point operations of that pretraining
     train_s: float | None = None  # wall time of that pretraining, s, with its measurements
@@ -108,7 +108,7 @@ class Record:
 
 
 class Key(NamedTuple):
-    """What tells the numbers of one run apart."""
+    """Identifies a number among those of one run."""
 
     metric: str
     labels: float
@@ -117,7 +117,7 @@ class Key(NamedTuple):
 
 
 def key_of(record: Record) -> Key:
-    """The place of a record among those of its run."""
+    """The key of a record among those of its run."""
     return Key(record.metric, record.labels, record.of, record.split)
 
 
@@ -131,7 +131,7 @@ def newest(records: Iterable[Record]) -> dict[Key, Record]:
 
 
 def scored_last(records: Iterable[Record]) -> list[Record]:
-    """The newest accuracies on the split that was scored last, the encoder's of its last epoch."""
+    """The newest accuracies on the split scored last, the encoder's only of its last epoch."""
     known = [*newest(r for r in records if r.metric in ACCURACIES).values()]
     own = [record for record in known if record.split == known[-1].split]
     last = max((record.epoch or 0 for record in own if record.of == "encoder"), default=0)
@@ -146,7 +146,7 @@ def to_line(record: Record) -> str:
 def from_values(values: Mapping[str, object]) -> Record:
     """The record of a line's values; keys that older versions did not write are None.
 
-    A ValueError when an accuracy is no fraction, a TypeError for other keys or types.
+    A ValueError when an accuracy is not a fraction, a TypeError for wrong keys or types.
     """
     record = typed(Record, values)
     if record.metric in ACCURACIES and not 0 <= record.value <= 1:
@@ -166,7 +166,7 @@ def from_values(values: Mapping[str, object]) -> Record:
 
 
 def _check_counts(record: Record) -> None:
-    """A ValueError for numbers that no evaluation gives, and that no table or chart can show."""
+    """A ValueError for numbers that no evaluation produces and no table or chart can show."""
     shares = [share for share in record.per_class if share is not None]
     shares += [share for share in (record.balanced, record.majority) if share is not None]
     wrong = {
@@ -187,7 +187,7 @@ def append(path: Path, record: Record) -> None:
 
 
 def read(path: Path) -> list[Record]:
-    """All records of a file, in order, but a last one torn by a crash; see `read_lines`."""
+    """All records of a file, in order, except a last one torn by a crash; see `read_lines`."""
     hint = "restore the file, or make it with: stopgrad evaluate RUN"
     return read_lines(path, from_values, what="a record", hint=hint).rows
 

@@ -77,26 +77,26 @@ class Kendall(NamedTuple):
 
     @property
     def smallest_p(self) -> float:
-        """The p that n things in just the same order would have."""
+        """The p of n things in exactly the same order."""
         return 2 / math.factorial(self.n)
 
 
 class Outcome(NamedTuple):
-    """What one run of a cell came to; a value only where it was scored."""
+    """How one run of a cell ended; a value only where it was scored."""
 
     ending: Ending
     value: float | None = None
 
 
 class Cell(NamedTuple):
-    """The runs of one arm under one protocol: what they scored, and what became of the others.
+    """The runs of one arm under one protocol: their scores, and how the others ended.
 
-    Runs of a complete or a dimensional collapse are among the scored ones, because a collapse is
-    a result; their count stands beside every mean.
+    Runs with a complete or a dimensional collapse count as scored, because a collapse is a result;
+    their number is given with every mean.
     """
 
     summary: Summary | None  # of all values
-    values: tuple[float | None, ...]  # a run each
+    values: tuple[float | None, ...]  # one per run
     dimensional: int
     collapsed: int
     diverged: int
@@ -105,7 +105,7 @@ class Cell(NamedTuple):
 
     @property
     def collapses(self) -> int:
-        """Runs of a complete or a dimensional collapse."""
+        """Runs with a complete or a dimensional collapse."""
         return self.collapsed + self.dimensional
 
 
@@ -127,7 +127,7 @@ def summarize(values: Sequence[float]) -> Summary:
 
 
 def cell(outcomes: Sequence[Outcome]) -> Cell:
-    """The runs of a cell, none of them left out in silence."""
+    """The cell of these runs, none of which is left out silently."""
     endings = [outcome.ending for outcome in outcomes]
     values = tuple(outcome.value for outcome in outcomes)
     scored = [value for value in values if value is not None]
@@ -136,7 +136,7 @@ def cell(outcomes: Sequence[Outcome]) -> Cell:
 
 
 def confidence_interval(summary: Summary, *, level: float = 0.95) -> Interval | None:
-    """The two-sided interval of a mean by Student's t; None where one value has no spread."""
+    """The two-sided interval of a mean by Student's t; None for a single value."""
     if summary.std is None:
         return None
     half = (
@@ -165,7 +165,7 @@ def welch(higher: Summary, lower: Summary, *, margin: float = 0.0) -> Welch | No
         t = math.copysign(math.inf, above) if above else 0.0
         return Welch(difference, t, math.inf, {-math.inf: 1.0, 0.0: 0.5}.get(t, 0.0))
     t = above / math.sqrt(error)
-    # Shares of the error instead of its squares: those of tiny spreads would underflow.
+    # Shares of the error instead of its squares, which would underflow for tiny spreads.
     freedom = 1 / (
         (error_higher / error) ** 2 / (higher.n - 1) + (error_lower / error) ** 2 / (lower.n - 1)
     )
@@ -262,7 +262,7 @@ def mark_best(
     correction: Correction = "holm",
     pairs: Mapping[str, Pairs] | None = None,
 ) -> dict[str, Mark]:
-    """The best cell by its mean, and how each other one stands to it.
+    """The best cell by its mean, and how every other one compares with it.
 
     "level" is a cell that a one-sided test does not separate from the best, "below" one that it
     does, "untested" one that cannot be tested: one run, or fewer than two pairs. Of equal means the

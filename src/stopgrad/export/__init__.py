@@ -5,7 +5,7 @@ JSON card beside it; hub is a folder for the Hugging Face Hub. Each is loaded ba
 our encoder. The same run gives the same bytes. docs/reliability.md, decision E.
 
     write        a run -> files, each compared with our own encoder
-    formats      what torchvision, timm and ONNX need to hold an encoder
+    formats      encoders as networks of torchvision and timm, and as ONNX files
     card         what the weights are, and what to know about their run: JSON, README.md for the Hub
     pushing      a folder for the Hub -> a repository there
     pretrained   `PretrainedEncoder`: an exported encoder as one object

@@ -161,11 +161,11 @@ def range_of(X: Numbers, pixel_range: PixelRange) -> Range | None:
 
 
 def to_pixels(X: Numbers, values: Range | None, bands: Bands) -> Pixels:  # (N, H, W, C)
-    """Images as uint8, in the channels that `stopgrad.load` makes of them.
+    """Images as uint8, with the channels that `stopgrad.load` gives them.
 
     Raises:
         ImagesError: For values that are not pixels, or outside a range that does not clip.
-        DataError: For bands that they have not.
+        DataError: For bands that the images do not have.
     """
     if values is None:
         pixels = _bytes(X)

@@ -42,7 +42,7 @@ TAGS = ["self-supervised-learning", "simsiam", "image-feature-extraction"]
 
 
 def describe(run: TrainedRun) -> dict[str, Any]:
-    """What a card says about a run in every format. It holds no path of this machine."""
+    """The part of a card about the run, for every format. It holds no path of this machine."""
     config, data = run.info.config, run.info.data
     encoder = run.model.encoder
     source = "each view" if config.batch_norm == "per-view" else "both views together"
@@ -69,7 +69,7 @@ def describe(run: TrainedRun) -> dict[str, Any]:
 
 
 def _training(run: TrainedRun) -> dict[str, Any]:
-    """How far it came, and from where."""
+    """How far the run came, and what it started from."""
     return {
         "method": "SimSiam",
         "epoch": run.epoch,
@@ -123,7 +123,7 @@ def run_condition(run: TrainedRun) -> list[str]:
 
 
 def _given_in_python(info: RunInfo) -> list[str]:
-    """A sentence on what no config can build again."""
+    """A sentence that names the parts given in Python, which no config can rebuild."""
     encoder, config = info.config.encoder.name, info.config
     parts = [
         *([f"the encoder {encoder.removeprefix(OWN)}"] if encoder.startswith(OWN) else []),
@@ -167,7 +167,7 @@ def _health(run: TrainedRun) -> Iterator[str]:
 
 
 def _state(run: TrainedRun) -> str | None:
-    """The newest verdict, None before any; by the records where they tell more."""
+    """The newest verdict, refined by the records where they tell more; None before any."""
     verdict, records = newest_measures(run).get("verdict"), records_of(run.path)
     return state_text(verdict["state"], records, epoch=run.epoch) if verdict else None
 
@@ -221,7 +221,7 @@ def _scores(run: TrainedRun) -> list[Record]:
 
 
 def _on_the_hub(run: TrainedRun) -> list[str] | None:
-    """The names on the Hub of the data sets that came from there; None without any."""
+    """The Hub names of the data sets that came from there; None without any."""
     names = [
         ON_THE_HUB.get(spec) or "/".join(spec.removeprefix("hf:").split("/")[:2])
         for spec in specs_of(run.info.data["spec"])
@@ -246,7 +246,7 @@ def _result(record: Record) -> EvalResult:
 
 
 def _results(records: Sequence[Record]) -> str:
-    """The accuracies as a table: a row for each metric and label fraction, a column a subject."""
+    """The accuracies as a table: a row per metric and label fraction, a column per subject."""
     subjects = [of for of in SUBJECTS if of in {record.of for record in records}]
     found = {(r.labels, r.metric, r.split, r.of): r for r in records}
     rows = []
@@ -265,6 +265,6 @@ def _digits(values: Sequence[float]) -> str:
 
 
 def _plain(text: str) -> str:
-    """Untrusted text with the characters escaped that mean something in Markdown or HTML."""
+    """Untrusted text, with every character escaped that has a meaning in Markdown or HTML."""
     kept = printable(" ".join(str(text).split()))
     return "".join(f"\\{c}" if c in "\\`*[]<>|#" else c for c in kept)

@@ -44,13 +44,13 @@ FeatureRows = npt.NDArray[np.float32]
 
 COLUMNS = ("path", "split", "label", "class_name")
 BLOCK = 256  # images in a block; a kill costs at most one block
-LETTERS = 14  # of a number in CSV, at most but for a sign or an exponent, with its comma
-DIGEST, HEADER = 32, 1024  # bytes of a sha256, and of all in a block but its numbers, at most
+LETTERS = 14  # of a number in CSV with its comma; a sign or an exponent may add some
+DIGEST, HEADER = 32, 1024  # bytes of a sha256; most bytes of a block besides its numbers
 GROUP = 16  # blocks in a row group of Parquet
 
 
 class Embedded(NamedTuple):
-    """What was written."""
+    """The files that were written, and their contents."""
 
     files: tuple[Path, ...]
     rows: int  # images
@@ -59,7 +59,7 @@ class Embedded(NamedTuple):
 
 
 class Block(NamedTuple):
-    """Images that follow each other in a split."""
+    """Consecutive images of a split."""
 
     number: int  # counted over all splits
     split: str
@@ -69,7 +69,7 @@ class Block(NamedTuple):
 
     @property
     def rows(self) -> int:
-        """How many images."""
+        """The number of images."""
         return self.stop - self.start
 
     def pixels_only(self) -> Images:
@@ -130,9 +130,9 @@ def embed_dataset(
 
 
 def _claimed(folder: Path) -> IO[str]:
-    """The lock on the folder of blocks, which is made if it is not there.
+    """The lock on the folder of blocks, which is created if it is missing.
 
-    A block's sum says that it is as it was written, not by whom. So blocks are only taken up from a
+    A block's checksum shows that it is intact, not who wrote it. So blocks are reused only from a
     folder that this user alone can write to.
 
     Raises:
@@ -158,7 +158,7 @@ def _claimed(folder: Path) -> IO[str]:
 
 
 def _plan(run: TrainedRun, splits: dict[str, Images], layer: Layer) -> dict[str, Any]:
-    """Everything that determines the features; blocks made by another plan are not used."""
+    """Everything that determines the features; blocks from another plan are not used."""
     width = run.info.config.projector.out if layer == "z" else run.model.encoder.feature_width
     return {
         "weights": tensors_sha256(_network(run, layer).state_dict()),
@@ -205,7 +205,7 @@ def _network(run: TrainedRun, layer: Layer) -> nn.Module:
 
 
 class _Parts:
-    """The features of each block, in a file of its own; none that another plan made."""
+    """The features of each block, in a file of its own; blocks from another plan are deleted."""
 
     def __init__(self, folder: Path, plan: dict[str, Any]) -> None:
         self.folder, self.width = folder, plan["width"]
@@ -257,7 +257,7 @@ class _Parts:
 def _check_room(out: Path, *, rows: int, width: int, there: int) -> None:
     """Refuses, before hours of work, a disk that cannot hold the blocks and the file.
 
-    Of the blocks `there` bytes were written by an earlier process.
+    An earlier process has already written `there` bytes of the blocks.
     """
     written = LETTERS if out.suffix.lower() == ".csv" else 4  # bytes of a number
     needed, free = rows * width * (4 + written) - there, shutil.disk_usage(nearest_folder(out)).free

@@ -64,9 +64,9 @@ class SimSiamEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
 
     X is an array of images as `stopgrad.load` takes it, of C channels or gray, or flat
     (N, H * W * C); or a list of paths or Pillow images, which are cropped to their centres and
-    resized to `config_.image_side`. Of other than three channels each is one of the encoder's, with
-    `{"encoder.channels": C}` in `config`; of four the last is alpha, without `{"bands": "all"}`. A
-    parameter that is None takes the preset's value.
+    resized to `config_.image_side`. With other than three channels each is one of the encoder's, by
+    `{"encoder.channels": C}` in `config`; of four the last is alpha, unless it has
+    `{"bands": "all"}`. A parameter that is None takes the preset's value.
 
     Args:
         preset: cpu (minutes on two cores), digits, tiny (tests), miniature, cifar, fast, imagenet.
@@ -130,7 +130,7 @@ class SimSiamEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
             ConfigError: For an invalid setting.
             DivergedError: When the loss is not finite.
         """
-        self.__dict__.pop("encoder_", None)  # one that fails leaves nothing fitted
+        self.__dict__.pop("encoder_", None)  # a fit that fails leaves nothing fitted
         self.config_ = self._config()
         images = self._images(X, fitting=True)
         if len(images) < self.config_.batch:

@@ -61,7 +61,7 @@ def from_plain(values: Mapping[str, Any], *, what: str = "an embedder") -> Fitte
     """The fitted embedder that `plain` described.
 
     Raises:
-        CheckpointError: When the values do not describe one; it names `what` was read.
+        CheckpointError: When the values do not describe one; the error names `what` was read.
     """
     try:
         return _from_plain(values)
@@ -170,7 +170,7 @@ def checked_config(values: Mapping[str, Any], *, preset: str) -> Config:
 
 @functools.lru_cache(maxsize=32)
 def _parsed(text: str, preset: str) -> Config:
-    """Cached, because checking is slow and a search asks for the same config many times."""
+    """The checked config; cached, as checking is slow and a search repeats its configs."""
     return config_from_dict(json.loads(text), preset=preset)
 
 

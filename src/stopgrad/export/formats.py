@@ -1,7 +1,7 @@
-"""What other libraries need to hold an encoder: the networks of torchvision and timm, ONNX files.
+"""Encoders for other libraries: as networks of torchvision and timm, and as ONNX files.
 
-Our ResNets have the parameter names of torchvision and timm. Neither library builds a width factor
-or the three-stage family, nor torchvision one input channel; a timm backbone fits timm only.
+Our ResNets have the parameter names of torchvision and timm. Neither library has a width factor or
+the three-stage family, and torchvision no single input channel; a timm backbone fits timm only.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def check_format(config: EncoderConfig, name: ExportFormat) -> None:
 
 def formats_for(config: EncoderConfig) -> tuple[ExportFormat, ...]:
     """The export formats that can hold an encoder."""
-    if config.is_given:  # only a graph says what it computes
+    if config.is_given:  # only a graph holds its computation
         return ("onnx",)
     if config.is_timm:
         return ("timm", *EVERY)
@@ -104,7 +104,7 @@ def _timm(config: EncoderConfig) -> Layout:
 
 
 def _stem_lines(config: EncoderConfig) -> tuple[str, ...]:
-    """No library has a name for the small stem, nor for half of it."""
+    """The lines that build the small and the half stem, which no library has by name."""
     if config.is_timm or config.stem == "large":
         return ()
     stride = ", stride=2" if config.stem == "half" else ""
@@ -113,7 +113,7 @@ def _stem_lines(config: EncoderConfig) -> tuple[str, ...]:
 
 
 def _with_stem(model: Any, config: EncoderConfig) -> Any:
-    """Does what `_stem_lines` say."""
+    """The model, changed as `_stem_lines` would."""
     if _stem_lines(config):
         stride = 2 if config.stem == "half" else 1
         model.conv1 = nn.Conv2d(3, 64, kernel_size=3, stride=stride, padding=1, bias=False)

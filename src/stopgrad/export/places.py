@@ -28,5 +28,5 @@ def check_out(out: Path) -> None:
 
 
 def nearest_folder(out: Path) -> Path:
-    """The nearest folder above that exists."""
+    """The nearest parent folder that exists."""
     return next(parent for parent in out.absolute().parents if parent.exists())

@@ -39,7 +39,7 @@ class PretrainedEncoder(
 
     Args:
         encoder: The fields of `EncoderConfig`.
-        preprocessing: mean and std of each channel, and the rest of what a card says.
+        preprocessing: mean and std of each channel, and the other fields of a card.
     """
 
     def __init__(self, encoder: Mapping[str, Any], preprocessing: Mapping[str, Any]) -> None:
@@ -88,7 +88,7 @@ class PretrainedEncoder(
 
     @classmethod
     def from_pretrained(cls, *args: Any, **options: Any) -> Self:
-        """As the mixin's; a DataError for answers of a Hub that are no names of files."""
+        """As the mixin's method; a DataError when a Hub answers with anything but file names."""
         with checked_answers():
             return super().from_pretrained(*args, **options)
 

@@ -12,7 +12,7 @@ from stopgrad.storage import first_line
 
 
 def check_repository(name: str) -> None:
-    """Refuses what is no OWNER/NAME, by a ConfigError, before anything is written."""
+    """Refuses a name other than OWNER/NAME, by a ConfigError, before anything is written."""
     if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name, re.ASCII):
         raise ConfigError(
             f"--push {name}",
@@ -21,15 +21,15 @@ def check_repository(name: str) -> None:
 
 
 def push_folder(folder: Path, name: str) -> str:
-    """Uploads a folder as one commit; makes the repository where there is none.
+    """Uploads a folder as one commit; creates the repository if there is none.
 
-    The token is that of `hf auth login` or HF_TOKEN, the place HF_ENDPOINT where it is set.
+    The token is that of `hf auth login` or HF_TOKEN, the server that of HF_ENDPOINT if set.
 
     Returns:
         The address of the model.
 
     Raises:
-        DataError: When the Hub does not take it; the folder stays.
+        DataError: When the Hub does not accept it; the folder stays.
     """
     from huggingface_hub import HfApi
 

@@ -45,7 +45,7 @@ SUFFIX = {"onnx": ".onnx", "hub": ""}
 
 
 class Exported(NamedTuple):
-    """What an export wrote."""
+    """The files of an export."""
 
     out: Path
     files: tuple[Path, ...]
@@ -58,7 +58,7 @@ class Exported(NamedTuple):
 
     @property
     def lines(self) -> list[str]:
-        """Python code that loads it from here; the card's lines run in the folder of the file."""
+        """Python code that loads the export from here; the card's lines run in its folder."""
         name, path = quoted(self.out.name), quoted(str(self.out))
         return [line.replace(name, path) for line in self.card["load"]]
 
@@ -187,9 +187,9 @@ def _hub(run: TrainedRun, encoder: nn.Module, card: dict[str, Any], out: Path) -
 
 
 def _write(out: Path, data: bytes, card: dict[str, Any], *, difference: float | None) -> Exported:
-    """Writes a file and its card, again where another export has written one of them meanwhile.
+    """Writes a file and its card, and again if another export wrote one of them in the meantime.
 
-    No lock is held, as a folder need not have any: whoever writes last looks once more.
+    No lock is held, as a folder need not have any: whoever writes last checks once more.
     """
     described, sealed = card_of(out), _sealed(card, out.name, data)
     for _ in range(TRIES):
@@ -215,7 +215,7 @@ def _are_there(files: dict[Path, bytes]) -> bool:
 
 
 def _sealed(card: dict[str, Any], name: str, data: bytes) -> dict[str, Any]:
-    """The card, as JSON gives it back, with the file that it describes."""
+    """The card as read back from JSON, with the name, sha256 and size of its file."""
     described: dict[str, Any] = json.loads(json.dumps(card))
     file = {"file": name, "sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
     return file | described

@@ -3,17 +3,17 @@
 In: specs, paths, arrays and knobs. Out: objects that show themselves, whose results are on disk.
 
     progress    bars and lines on standard error
-    tables      what comes back, as a table in a terminal and in a notebook
-    arguments   what a caller passes, checked
+    tables      results, as tables in a terminal and in a notebook
+    arguments   arguments of a call, checked
     data        load, pack, views: a data set by name, by path or in memory
     data_check  check: what a data set holds, as tables and as JSON
     opened      a run directory with its images and its model
     trackers    a run mirrored to TensorBoard, Weights & Biases, MLflow, Trackio
     report      write_report: a page, a poster and figures
-    run         Run: scored, gone on with, used and shown
+    run         Run: scored, resumed, used and shown
     train       pretrain, supervised: training begun from Python
     machine     bench: how fast this machine is
     ranking     compare: runs ordered by a measure that needs no labels
     several     study, Studies, verify
-    advice      advise: a setting for a long run, by short ones within a budget of time
+    advice      advise: a setting for a long run, from short ones within a time budget
 """

@@ -1,7 +1,7 @@
 """Images and a budget of time -> a setting for a long run on them, found without labels.
 
 In: what `check` takes, and a time. Out: `Advice`: the short runs, the setting, why, what to expect,
-and the command of the long run. The runs are studies in one directory, so the same call goes on.
+and the command of the long run. The runs are studies in one directory: the same call resumes them.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from stopgrad.studies import Choices, PreparedStudy, StudyDirectory, StudyFile, Where
 
 PAGE = "advice.md"
-TRIED = 64  # images whose views are looked at before anything starts
-CHANGED = 1e-3  # standard deviations of the pixels, by which two views differ at least
-FURTHER = 1.2  # times the length of the rung before, that the next one has at least
+TRIED = 64  # images whose views are compared before anything starts
+CHANGED = 1e-3  # least difference of two views, in standard deviations of the pixels
+FURTHER = 1.2  # least length of the next rung, relative to the one before
 UNITS = (3600.0, 60.0, 1.0)  # s in an hour, a minute and a second
 TRUST = (
     "Over the 24 runs on CIFAR-10 by which this measure was chosen, its order agrees with a linear "
@@ -60,12 +60,12 @@ class TriedSetting(NamedTuple):
 
     @property
     def epoch_s(self) -> float:
-        """Seconds of an epoch."""
+        """Seconds per epoch."""
         return self.seconds / self.config.epochs
 
 
 class Advice(Shown):
-    """What to run for long, with all that speaks for it."""
+    """The setting to run for long, with the evidence for it."""
 
     def __init__(self, tried: Sequence[TriedSetting], *, spec: str, preset: str, note: str) -> None:
         """Keeps the runs, rung by rung, the best of each first."""
@@ -78,7 +78,7 @@ class Advice(Shown):
 
     @property
     def epochs(self) -> int:
-        """Of the long run: as many as reach the published N."""
+        """The epochs of the long run: as many as reach the published N."""
         folds = self.best.folds / self.best.config.epochs
         return max(self.best.config.epochs, math.ceil(method.published_extent().folds / folds))
 
@@ -95,7 +95,7 @@ class Advice(Shown):
 
     @property
     def _caution(self) -> str:
-        """What speaks against the setting: it may have learned less, not better."""
+        """A warning that the setting may have learned less, not better; empty without reason."""
         first = [each for each in self.tried if each.rung == 1]
         [own] = [each.retrieval for each in first if each.arm == self.best.arm]
         place = 1 + sum(each.retrieval > own for each in first)
@@ -165,21 +165,21 @@ def advise(
 ) -> Advice:
     """Spends a budget of time on short runs and says what to run for long.
 
-    Nine settings of learning rate, alpha_h and crop_min, the best three for longer, the best alone
-    for longest, all of a rung up to one N; ranked by RankMe of the features.
-    Written as advice.md too.
+    Runs nine settings of learning rate, alpha_h and crop_min, the best three for longer and the
+    best one for longest, all of a rung up to the same N; ranks by RankMe of the features.
+    Also writes the advice to advice.md.
 
     Args:
         data: As for `check`.
         budget: Seconds, or a text such as "2h", "1h30m" or "90m".
-        out: A study directory, in which the same call goes on.
+        out: A study directory, which the same call resumes.
         preset: The setting around which others are tried.
         jobs: Runs at once; None: one per GPU, or two on a machine without.
         **knobs: As for `pretrain`; they change the preset.
 
     Raises:
-        ConfigError: For a budget that is too small for two epochs of the settings, or a knob, also
-            one without N (LARS, no weight decay).
+        ConfigError: For a budget too small for two epochs of the settings, or a wrong knob, such as
+            one that leaves no N (LARS, no weight decay).
         DataError: When there are too few images, or augmentation does not change them.
         FailedRunsError: When every run of a rung failed.
     """
@@ -206,7 +206,7 @@ def advise(
 
 
 class _Search(NamedTuple):
-    """What all rungs have in common."""
+    """What all rungs share."""
 
     config: Config  # around which settings are tried
     images: TrainingImages
@@ -239,7 +239,7 @@ def _search(
 
 
 def _seconds(budget: str | float) -> float:
-    """A budget in seconds; ConfigError where it is none."""
+    """A budget in seconds; ConfigError if it is not a time."""
     parts = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", str(budget).strip())
     given = zip(parts.groups(default=0), UNITS, strict=True) if parts else ()
     try:
@@ -252,7 +252,7 @@ def _seconds(budget: str | float) -> float:
 
 
 def _check_views(prepared: TrainingImages, config: Config) -> None:
-    """Refuses images that augmentation leaves as they are: SimSiam has nothing to learn there."""
+    """Refuses images that augmentation does not change: SimSiam has nothing to learn from them."""
     import torch
 
     pixels = torch.from_numpy(prepared.train.pixels[:TRIED].copy()).permute(0, 3, 1, 2)
@@ -271,7 +271,7 @@ def _check_views(prepared: TrainingImages, config: Config) -> None:
 
 
 def _begun(search: _Search, rung: int) -> StudyFile | None:
-    """A rung that was begun before."""
+    """The study of a rung that was begun before; None without one."""
     name, directory = f"rung-{rung}", search.directory
     return directory.read(name).source if name in directory.names() else None
 
@@ -284,7 +284,7 @@ def _rung(
     left: float,
     decay: float,
 ) -> StudyFile | None:
-    """The next rung, of the best settings before; None where no time is left for longer runs."""
+    """The next rung, of the best settings so far; None if no time is left for longer runs."""
     arms, kept = studies.arms_around(search.config), {each.arm for each in before}
     arms = {name: changes for name, changes in arms.items() if not before or name in kept}
     whole = 2 * math.ceil(method.published_extent().folds / _epoch_folds(search, decay) / 2)
@@ -305,7 +305,7 @@ def _affordable(
     arms: Mapping[str, Mapping[str, Any]],
     left: float,
 ) -> int:
-    """The epochs for which a rung has time; ConfigError where the first has none for two."""
+    """The epochs that a rung has time for; ConfigError if the first has no time for two."""
     slots, rungs = search.slots, len(studies.RUNGS)
     start_s = max((each.wall_s - each.seconds for each in before), default=studies.START_S)
     epoch_s = max((each.epoch_s for each in before), default=0.0) or _epoch_s(search)
@@ -323,24 +323,24 @@ def _affordable(
 
 
 def _epoch_folds(search: _Search, decay: float) -> float:
-    """N of an epoch at the preset's rate and this weight decay."""
+    """N per epoch at the preset's rate and this weight decay."""
     optimizer = replace(search.config.optimizer, weight_decay=decay)
     one = replace(search.config, epochs=1, optimizer=optimizer)
     return method.extent(one, images=len(search.images.train)).folds
 
 
 def _epoch_s(search: _Search) -> float:
-    """Seconds of an epoch on the part of the cores that each of the runs has."""
+    """Seconds per epoch on each run's share of the cores."""
     threads = method.use_threads(max(1, method.use_threads(0) // search.slots))
     one = replace(search.config, epochs=1, threads=threads)
     return speed.estimate_cost(search.images, one).seconds
 
 
 def _bounded_decay(search: _Search, before: Sequence[TriedSetting]) -> tuple[float, str]:
-    """The weight decay of the next rung: lower where the best run lost directions, and says so.
+    """The next rung's weight decay, lowered if the best run lost directions, and a note on that.
 
-    The directions of z go as 1 / weight decay (docs/method.md), so that as many as are no collapse
-    bear so much less. That of the rung before where nothing has to change.
+    The number of directions of z goes as 1 / weight decay (docs/method.md), which gives the decay
+    that keeps enough of them. If nothing has to change, it is the previous rung's.
     """
     decay = (before[0].config if before else search.config).optimizer.weight_decay
     if "optimizer.weight_decay" in search.choices.overrides or not before:
@@ -358,7 +358,7 @@ def _bounded_decay(search: _Search, before: Sequence[TriedSetting]) -> tuple[flo
 def _ranked(
     prepared: PreparedStudy, failed: Mapping[str, str], *, rung: int, images: int
 ) -> list[TriedSetting]:
-    """The runs of a rung that ended, the best first."""
+    """The finished runs of a rung, best first."""
     directory, plan = prepared.directory, prepared.plan
     slots = {directory.folder(s.run).run: s for s in plan.slots if s.run not in failed}
     found = []

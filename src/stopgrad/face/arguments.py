@@ -1,7 +1,7 @@
-"""What a caller passes, checked before anything is read, as the parser does for a command.
+"""Arguments of a call, checked before anything is read, as the parser does for a command.
 
-In: arguments as they come from Python. Out: the same in one form, or a `ConfigError`. And a call
-that PyTorch's settings around it do not reach.
+In: arguments from Python. Out: the same in one form, or a `ConfigError`. Also shields calls from
+the PyTorch settings around them.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ R = TypeVar("R")
 
 
 def in_plain_torch(function: Callable[P, R]) -> Callable[P, R]:
-    """The function, on which no setting of PyTorch around a call of it has any effect.
+    """Shields calls of a function from the PyTorch settings around them.
 
-    A call leaves all of them as they were, the number of threads too.
+    A call leaves all settings as they were, including the number of threads.
     """
 
     @functools.wraps(function)
@@ -46,12 +46,12 @@ def in_plain_torch(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def chosen_config(config: Config | None, knobs: Mapping[str, Any], *, preset: str) -> Config:
-    """All knobs: a config that is given whole, or a preset changed by knobs.
+    """All knobs: a whole config, or a preset changed by knobs.
 
-    An `encoder` that is a module and `views` that are a function are no knobs but parts.
+    An `encoder` that is a module and `views` that are a function are parts, not knobs.
 
     Raises:
-        ConfigError: For an unknown knob, or knobs beside a whole config.
+        ConfigError: For an unknown knob, or knobs along with a whole config.
     """
     parts = {name: knobs[name] for name in PARTS if callable(knobs.get(name))}
     knobs = {name: value for name, value in knobs.items() if name not in parts}
@@ -67,7 +67,7 @@ def chosen_config(config: Config | None, knobs: Mapping[str, Any], *, preset: st
 
 
 def with_parts(config: Config, *, encoder: Any = None, views: Any = None) -> Config:
-    """The config that names an encoder and views which were given in Python."""
+    """The config, with the names of an encoder and views that were given in Python."""
     if encoder is not None:
         shape = {"channels": config.encoder.channels, "size": config.views.size}
         name = method.name_encoder(encoder, **shape)
@@ -81,7 +81,7 @@ def chosen_start(init: str | os.PathLike[str] | None, config: Config) -> str | N
     """The weights that an encoder starts from: its own where it was given in Python; None: random.
 
     Raises:
-        ConfigError: For others beside such an encoder.
+        ConfigError: For other weights along with such an encoder.
     """
     if not config.encoder.is_given:
         return None if init is None else os.fspath(init)
@@ -91,7 +91,7 @@ def chosen_start(init: str | os.PathLike[str] | None, config: Config) -> str | N
 
 
 def as_list(given: object, name: str) -> list[Any]:
-    """One or several of something, at least one; a text is one.
+    """One or several items as a list, at least one; a text is one item.
 
     Raises:
         ConfigError: When there is none.
@@ -105,7 +105,7 @@ def as_list(given: object, name: str) -> list[Any]:
 
 
 def check_choices(name: str, given: Iterable[object], known: Sequence[str]) -> None:
-    """Refuses what is not among the choices.
+    """Refuses values that are not among the choices.
 
     Raises:
         ConfigError: With the name of the argument, and the choices.

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from stopgrad.images import Changed, Dataset, DataSource
     from stopgrad.runs import RunData
 
-ARRAYS = "arrays:"  # begins the spec of images that were given in memory
-SIDE = 256  # px, of images that are stored before a config says what it needs
+ARRAYS = "arrays:"  # prefix of the spec of images in memory
+SIDE = 256  # px; of images stored before a config says what it needs
 
 
 class Data:
@@ -45,10 +45,10 @@ class Data:
         Args:
             spec: A name, a path, several of them, or `arrays:NAME` of images in memory.
             first: The images, if they were read already.
-            side: px, that `first` was read at.
+            side: px, at which `first` was read.
             reading: How it was read.
-            source: What reads them, where the spec cannot.
-            again: Reads an array in another way.
+            source: Reads them, where the spec cannot.
+            again: Reads an array with another reading.
         """
         self.spec = images.spec_of_several([spec] if isinstance(spec, str) else spec)
         self._reading, self._where = reading, source or self.spec
@@ -81,7 +81,7 @@ class Data:
         """The images as a config stores them, whole at a size that its encoder takes.
 
         Args:
-            config: Of the training; what it does not say about reading was said with the data.
+            config: The training's; where it says nothing on reading, the data's own reading counts.
             screen: Shows progress.
             split: The split that is scored, as `evaluate` takes it.
             like: The images of a run, whose bands and levels these are to have.
@@ -100,14 +100,14 @@ class Data:
             return runs.load_images(self._where, config, **how, track=screen.track)
 
     def to_look_at(self) -> str | DataSource:
-        """What is looked at image by image: files anew, images in memory as they are."""
+        """The source for looking at each image: files read anew, or images in memory."""
         if not self.spec.startswith(ARRAYS):
             return self.spec
         in_files = self._where != self.spec
         return self._where if in_files else images.dataset_source(self.dataset)
 
     def with_reading(self, config: Config) -> Config:
-        """A config that reads the data as was said when they were named, where it says nothing."""
+        """The config, with the data's own reading settings where it has none."""
         own = self._reading
         return replace(
             config,
@@ -118,13 +118,13 @@ class Data:
         )
 
     def with_columns(self, config: Config) -> Config:
-        """A config that takes the columns that were named with the data, and else its own."""
+        """The config, with the columns that were named with the data, else its own."""
         named = self.reading_knobs
         return replace(config, **{key: named[key] for key in named if key.endswith("_column")})
 
     @property
     def reading_knobs(self) -> dict[str, Any]:
-        """The knobs of how the data are read, where something was said."""
+        """The knobs for reading the data, where they differ from the rules."""
         by_rule, read = Config(), self.with_reading(Config())
         names = HowRead.__annotations__
         return {n: getattr(read, n) for n in names if getattr(read, n) != getattr(by_rule, n)}
@@ -145,7 +145,7 @@ class HeldImages(Protocol):
     """Images that a caller holds: an array, a tensor, a list, a column of a table, a data set."""
 
     def __getitem__(self, index: Any, /) -> Any:
-        """One or some of them."""
+        """One or several images."""
         ...
 
 
@@ -153,7 +153,7 @@ AnyData: TypeAlias = "str | Path | Data | Dataset | HeldImages"
 
 
 class HowRead(TypedDict, total=False):
-    """How a data set is read, where the rules should not decide; by the names of the knobs."""
+    """How a data set is read, where the rules should not decide; named like the knobs."""
 
     image_column: str  # of a table, that holds the images or their paths; "": by rule
     label_column: str  # of a table, that holds the labels; "": by rule
@@ -185,16 +185,16 @@ def load(
         side: px. Images of one size, at most this, are kept as they are; others become centred
             squares, except those of one array. Training reads them again where it asks for
             another size.
-        bad_images: What damaged images do: fail, or skip.
+        bad_images: What to do about damaged images: fail, or skip.
         **reading: How it is read where the rules should not decide, as the knobs of these names:
             `image_column` and `label_column` of a table (Parquet, CSV, ...); `white_level`, the
             value that is white in images of more than 8 bits; `bands` that are red, green and blue,
             as "4,3,2", or one; of more bands, or "all", each is a channel.
 
     Raises:
-        ConfigError: For labels or names beside anything but images themselves, and for a `reading`
-            that is unknown, or beside images that were read before.
-        DataError: For what is missing or unfit.
+        ConfigError: For labels or names with anything but images themselves, and for a `reading`
+            that is unknown, or with images that were read before.
+        DataError: For data that are missing or unsuitable.
     """
     check_choices("bad_images", [bad_images], get_args(BadImages))
     specs, how = _specs(data), _asked(reading).reading
@@ -274,15 +274,15 @@ def pack(
     """Decodes a data set once into a store on disk, to train with little memory.
 
     Args:
-        data: A name or a path, as for `load`, or what `load` made of one.
-        out: A folder to write, or to go on with after a kill.
+        data: A name or a path, as for `load`, or the result of `load` for one.
+        out: A folder to write, or to continue after a kill.
         side: px. Side of the stored images, centred squares resized by their short side.
-        bad_images: What damaged images do: fail, or skip.
+        bad_images: What to do about damaged images: fail, or skip.
         **reading: As for `load`.
 
     Raises:
         ConfigError: For a `reading` that is unknown.
-        DataError: For what is missing or unfit.
+        DataError: For data that are missing or unsuitable.
         StorageError: When the disk refuses.
     """
     screen, store = Screen(), user_path(out).absolute()
@@ -341,7 +341,7 @@ def views(
 
 
 def as_data(data: AnyData) -> Data:
-    """What a caller names, not read yet."""
+    """The data that a caller names, not read yet."""
     if isinstance(data, Data):
         return data
     specs = _specs(data)
@@ -349,13 +349,13 @@ def as_data(data: AnyData) -> Data:
 
 
 def tell_data(dataset: Dataset, screen: Screen) -> None:
-    """Says how a data set was read and what of it is not used, before a pretraining on it."""
+    """Says how a data set was read and what in it is unused, before a pretraining on it."""
     screen.line(images.what_to_know(dataset)[0])
     tell_notes(dataset, screen)
 
 
 def tell_notes(dataset: Dataset, screen: Screen) -> None:
-    """Says what became of labels, and what is not used; of images that are many, loudly."""
+    """Says what became of labels and what is unused; warns if that is many images."""
     for line in images.what_to_know(dataset)[1:]:
         screen.line(line)
     images.warn_of_unused(dataset)
@@ -365,7 +365,7 @@ def spec_of(data: AnyData) -> str:
     """The name or the path of a data set, whose files are read anew.
 
     Raises:
-        DataError: When it has neither, being in memory.
+        DataError: When it is in memory and has neither.
     """
     spec = as_data(data).spec
     if spec.startswith(ARRAYS):

@@ -1,4 +1,4 @@
-"""How fast this machine is, on random pixels, beside its own limit.
+"""How fast this machine is, on random pixels, compared with its own limit.
 
 In: how much to measure. Out: `MachineSpeed`, as tables and as JSON.
 """
@@ -27,13 +27,13 @@ MOST_BESIDE = MOST_THREADS = 1024
 def bench(
     *, device: str = "auto", threads: int = 0, beside: int = 0, quick: bool = False
 ) -> MachineSpeed:
-    """Measures training speed on random pixels, beside the rate of a matrix product.
+    """Measures training speed on random pixels, along with the rate of a matrix product.
 
     Args:
         device: auto, cpu, cuda, cuda:N or mps.
         threads: CPU threads; 0: one per core.
-        beside: Busy programs beside which steps on the CPU are measured too.
-        quick: Takes seconds, to see that it runs; its numbers mean nothing.
+        beside: Number of busy programs, next to which steps on the CPU are measured too.
+        quick: Only checks within seconds that it runs; the numbers mean nothing.
 
     Raises:
         ConfigError: For a device that is not there, or a number below 0 or absurdly high.
@@ -49,7 +49,7 @@ def bench(
 
 
 class MachineSpeed(Shown):
-    """What was measured, `found`, and the same as tables."""
+    """The measurements, `found`, and the same as tables."""
 
     def __init__(self, found: Speed) -> None:
         self.found = found
@@ -60,13 +60,13 @@ class MachineSpeed(Shown):
 
     @property
     def tables(self) -> list[Table]:
-        """The step, the parts, and the step beside other programs where that was measured."""
+        """The step, the parts, and the step next to other programs if that was measured."""
         beside = [_beside_table(self.found)] if self.found.beside else []
         return [_steps_table(self.found), _parts_table(self.found), *beside]
 
     @property
     def lines(self) -> list[str]:
-        """Each of these in a sentence."""
+        """The findings of the tables, a sentence each."""
         beside = [_beside_finding(self.found)] if self.found.beside else []
         return [_steps_finding(self.found), *beside]
 
@@ -125,7 +125,7 @@ def _beside_table(found: Speed) -> Table:
 
 
 def _beside_finding(found: Speed) -> str:
-    """That table in one sentence."""
+    """The finding of `_beside_table`, in one sentence."""
     best = max(found.beside, key=lambda each: each.beside_views_per_s.median)
     return (
         f"Beside {best.loops} busy programs {best.encoder} trains fastest with --threads "
@@ -152,7 +152,7 @@ def _parts(found: Speed) -> Iterator[tuple[str, str]]:
 
 
 def _steps_finding(found: Speed) -> str:
-    """The tables in one sentence."""
+    """The finding of the other tables, in one sentence."""
     where = found.environment
     steps = " and ".join(
         f"{step.encoder} with {percent(step.share_of_matmul.median, images=1000)}"

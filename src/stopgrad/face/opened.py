@@ -33,7 +33,7 @@ Each: TypeAlias = "Callable[[Record], None]"
 
 
 class OpenedRun:
-    """A run, read when something of it is asked for."""
+    """A run, read only when something of it is asked for."""
 
     def __init__(
         self,
@@ -97,10 +97,10 @@ class OpenedRun:
         return runs.load_run(self.path, older=self._older)
 
     def source(self, data: AnyData | None) -> Data:
-        """The images that are named, or the run's own.
+        """The named images, or the run's own.
 
         Raises:
-            DataError: When the run's own were arrays, which no path leads to.
+            DataError: When the run's own were arrays, which have no path.
         """
         if data is not None:
             return as_data(data)
@@ -114,7 +114,7 @@ class OpenedRun:
         return self._given or Data(spec)
 
     def read_by(self, config: Config, data: AnyData | None) -> tuple[Data, Config]:
-        """The images that are named, or the run's own, and the config with their columns."""
+        """The named images, or the run's own, and the config with their columns."""
         source = self.source(data)
         return source, config if data is None else source.with_columns(config)
 
@@ -136,7 +136,7 @@ class OpenedRun:
 
     def own_images(self, data: AnyData | None, screen: Screen, *, split: str = "auto") -> Dataset:
         """The run's images, as it stored them; its own fingerprint guards them."""
-        self.trained()  # first: an encoder that is not that of the weights may be of any size
+        self.trained()  # first: an encoder that does not fit the weights may be of any size
         source, config = self.read_by(self.config, data)
         method.use_threads(config.threads)
         like = self.like(data, split)
@@ -161,7 +161,7 @@ class OpenedRun:
         return method.Verdict(cast("Any", state), reason, advice)
 
     def _weights_changed(self) -> bool:
-        """Whether an encoder of the caller's is not the one that the run started from."""
+        """Whether an encoder given in Python has other weights than the run started from."""
         encoder, card = self.config.encoder, runs.read_run(self.path).data.get("init", {})
         if not encoder.is_given:
             return False
@@ -183,7 +183,7 @@ class OpenedRun:
 
 
 def tell_state(run: TrainedRun, screen: Screen) -> None:
-    """Says what a reader of the scores should know of a run."""
+    """Says what a reader of the scores should know about a run."""
     for line in run.damaged:
         screen.line(f"passed over: {line}")
     if run.epoch < run.info.config.epochs:
@@ -193,15 +193,15 @@ def tell_state(run: TrainedRun, screen: Screen) -> None:
 
 
 def tell_condition(run: TrainedRun, screen: Screen) -> None:
-    """Says what a user of the features should know of a run."""
+    """Says what a user of the features should know about a run."""
     for line in (*(f"passed over: {line}" for line in run.damaged), *export.run_condition(run)):
         screen.line(line)
 
 
 def collect(found: Iterable[Record], each: Each | None) -> Scores:
-    """The records as they come, each handed over when it is on disk.
+    """Collects the records, passing each to `each` once it is on disk.
 
-    Where `each` cannot print one, that is raised when all are there.
+    If `each` cannot print one, the error is raised after the last record.
     """
     records: list[Record] = []
     lost: Exception | None = None
@@ -219,7 +219,7 @@ def collect(found: Iterable[Record], each: Each | None) -> Scores:
 
 
 def findings_of(path: Path) -> Iterator[Finding]:
-    """A finding for each file of a run; of its records, what the commands that read them say."""
+    """A finding for each file of a run; the records are read as the commands do."""
     for finding in runs.verify_run(path):
         if finding.ok and finding.file == "records.jsonl":
             try:

@@ -1,7 +1,7 @@
-"""What one sees on standard error while the library works: bars that move, or the lines of a log.
+"""Progress on standard error while the library works: bars that move, or the lines of a log.
 
-On a terminal and in a notebook a bar or at least the time that passes is shown as long as there is
-work. In a log there are lines, with the time of day.
+A terminal or a notebook shows a bar, or at least the elapsed time, as long as there is work. A log
+gets lines, with the time of day.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
 
-LOG_EVERY_S = 30.0  # in a log, from one line on work that goes on to the next
-WIDE = 100  # columns, from which on a bar has room for the speed
-REDRAW = 0.25  # s between two drawings of a bar in a notebook
+LOG_EVERY_S = 30.0  # between two lines of a log on the same work
+WIDE = 100  # columns with which a bar has room for the speed
+REDRAW = 0.25  # s between two redraws of a bar in a notebook
 
 
 class Screen:
@@ -59,15 +59,15 @@ class Screen:
 
     @property
     def moves(self) -> bool:
-        """Whether a bar can be drawn anew here."""
+        """Whether a bar can be redrawn here."""
         return self.console.is_jupyter or (
             self.console.is_terminal and not self.console.is_dumb_terminal
         )
 
     def line(self, text: str) -> None:
-        """One line of plain text: above the bars, broken between words; in a log after the time.
+        """Prints a line of plain text: wrapped above the bars, or after the time in a log.
 
-        It is lost where it cannot be written.
+        It is dropped if it cannot be written.
         """
         if self.moves:
             text = wrapped(text, self.console.width)
@@ -78,7 +78,7 @@ class Screen:
 
     @contextmanager
     def progress(self) -> Iterator[None]:
-        """Bars are shown in here, where they can move, and between them the time that passes."""
+        """Shows bars in here, where they can move, and the elapsed time between them."""
         if Screen.bars is not None or not self.moves:
             yield
             return
@@ -105,13 +105,13 @@ class Screen:
                 Screen.bars = None
 
     def doing(self, text: str) -> None:
-        """Names the work from here on, which has no bar of its own."""
+        """Names the work that follows, which has no bar of its own."""
         if Screen.bars is not None:
             Screen.bars.reset(Screen.bars.task_ids[0], description=text)
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """No bar is on the terminal in here, where results are printed."""
+        """Takes bars off the terminal in here, where results are printed."""
         bars = Screen.bars
         if bars is None or not sys.stdout.isatty():
             yield
@@ -124,7 +124,7 @@ class Screen:
 
     @contextmanager
     def bar(self, description: str, *, total: int | None) -> Iterator[TaskID | None]:
-        """A bar in the place of the time that passes; None where there is no display."""
+        """A bar instead of the elapsed time; None where there is no display."""
         bars = Screen.bars
         if bars is None:
             yield None
@@ -140,7 +140,7 @@ class Screen:
                 bars.reset(idle, visible=True, description="working")
 
     def track(self, items: Iterable[T], description: str, total: int, /) -> Iterator[T]:
-        """Passes items on under a bar that goes when they end, or with lines in a log."""
+        """Yields the items under a bar that is removed at the end, or with lines in a log."""
         log, began = LogLines(self), time.monotonic()
         with self.bar(description, total=total) as task:
             for done, item in enumerate(items, start=1):
@@ -153,13 +153,13 @@ class Screen:
 
 
 class LogLines:
-    """Lines on work that takes long, for a log; none where bars are shown."""
+    """Lines in a log about long work; none where bars are shown."""
 
     def __init__(self, screen: Screen) -> None:
         self.screen, self._said = screen, time.monotonic()
 
     def is_due(self) -> bool:
-        """Whether the last line is old."""
+        """Whether the next line is due."""
         return not self.screen.moves and time.monotonic() - self._said >= LOG_EVERY_S
 
     def line(self, text: str) -> None:
@@ -169,14 +169,14 @@ class LogLines:
 
 
 class _Counted(MofNCompleteColumn):
-    """`12/400`; nothing for work that is not counted."""
+    """`12/400`; nothing for work without a count."""
 
     def render(self, task: Task) -> Text:
         return Text() if task.total is None else super().render(task)
 
 
 class _Times(ProgressColumn):
-    """`0:12 elapsed, 1:40 left`; what is left is not known without a count."""
+    """`0:12 elapsed, 1:40 left`; without a count the time left is unknown."""
 
     max_refresh = 0.5
 
@@ -192,7 +192,7 @@ def _clock(seconds: float) -> str:
 
 
 class _InNotebook(Progress):
-    """Bars in one output of a notebook, drawn anew in place; rich's own need ipywidgets."""
+    """Bars in one output of a notebook, redrawn in place; rich's own need ipywidgets."""
 
     def start(self) -> None:
         from IPython.display import display
@@ -267,7 +267,7 @@ class TrainingBar:
             self.screen.line(f"verdict: {verdict.state}; try: {verdict.advice}")
 
     def _begin(self) -> None:
-        """Once the run is on disk and says how long it is."""
+        """Reads the length of the run, once it is on disk."""
         info = runs.read_run(self.run)
         self._steps, self._epochs = info.steps, info.config.epochs
         self._views_per_step = 2 * info.config.batch
@@ -277,14 +277,14 @@ class TrainingBar:
             Screen.bars.reset(self._task, total=self._steps, completed=self._step)
 
     def _rate(self) -> str:
-        """The newest loss and kNN, and where there is room the speed."""
+        """The newest loss and kNN, and the speed if there is room."""
         assert Screen.bars is not None
         task = next(task for task in Screen.bars.tasks if task.id == self._task)
         speed = f"  {self._views_per_step * (task.speed or 0):,.0f} views/s"
         return self._newest + (speed if self.screen.console.width >= WIDE else "")
 
     def _left(self) -> str:
-        """The time left, at the speed of this session, kNN and the like included."""
+        """The time left, at the speed of this session including kNN and the like."""
         passed = time.monotonic() - self._began
         left = passed / max(1, self._step - self._first) * (self._steps - self._step)
         return f"about {duration(left)} left"
@@ -310,7 +310,7 @@ def epoch_line(epoch: Epoch, epochs: int) -> str:
 
 
 def at_work(function: Callable[P, R]) -> Callable[P, R]:
-    """The function, of whose work bars, or the time that passes, are shown."""
+    """Shows bars, or the elapsed time, while the function works."""
 
     @functools.wraps(function)
     def call(*arguments: P.args, **named: P.kwargs) -> R:

@@ -70,8 +70,8 @@ def compare(
 def _datasets(opened: Sequence[Run], data: AnyData | None, screen: Screen) -> list[Dataset]:
     """The images to measure on, as each run stores them.
 
-    Without `data` they are what all runs learned from: the same pixels, or those that the one
-    place of all runs gives each of them at its own size.
+    Without `data` they are what all runs learned from: the same pixels, or the same source read
+    for each run at its own size.
     """
     found = [run.trained() for run in opened]
     same = data is not None or evaluation.same_data(found)
@@ -96,7 +96,7 @@ def _datasets(opened: Sequence[Run], data: AnyData | None, screen: Screen) -> li
 
 
 def _storing(config: Config) -> tuple[object, ...]:
-    """All of a config that decides how images are stored and seen whole."""
+    """All values of a config that decide how images are stored and seen whole."""
     return (config.image_side, config.reading, config.views.size, config.encoder)
 
 
@@ -164,7 +164,7 @@ class Ranking(Shown):
 
     @property
     def lines(self) -> list[str]:
-        """What to make of them."""
+        """What the tables mean, in sentences."""
         return [ranking_finding(self.found), *self.found.notes]
 
 
@@ -245,7 +245,7 @@ def ranking_finding(found: Comparison) -> str:
 
 
 def _worth(taus: Sequence[Kendall]) -> str:
-    """What so few runs can tell."""
+    """The number of runs, and how little so few can tell."""
     n = min(kendall.n for kendall in taus)
     if n == 2:
         return " (n = 2: it can only be +1 or -1, which says little)"

@@ -54,7 +54,7 @@ def write_report(
         arm: For a study, the arm of which one run is shown with images; "": the arm that was
             chosen, or the baseline; None: no images.
         poster: A PDF file to write.
-        heading: What stands over the poster, and its size; None: the question, on A1.
+        heading: The text above the poster, and its size; None: the question, on A1.
         figures: A folder to write.
 
     Raises:
@@ -106,7 +106,7 @@ def _chapters(
 
 
 def _evidence(run: OpenedRun, screen: Screen, *, data: AnyData | None = None) -> Evidence:
-    """A run with its images; neighbours come with their votes only where labels exist."""
+    """A run with its images; neighbours have votes only if there are labels."""
     dataset = run.own_images(data, screen)
     trained = run.trained()
     exploration = report.explore(trained, dataset, track=screen.track)
@@ -118,7 +118,7 @@ def _evidence(run: OpenedRun, screen: Screen, *, data: AnyData | None = None) ->
 def _with_images(
     study: StudyEvidence, screen: Screen, *, data: AnyData | None, arm: str
 ) -> StudyEvidence:
-    """A study with the images of one run: of the arm that was named, chosen, or the baseline."""
+    """A study with the images of one run: of the named arm, else the chosen one or the baseline."""
     stored = study.results.stored
     arm = arm or stored.selected or stored.study.baseline
     folder = studies.StudyDirectory(Path(study.path)).folder

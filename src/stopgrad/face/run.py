@@ -1,4 +1,4 @@
-"""A run as an object: gone on with, scored, used and shown.
+"""A run as an object: resumed, scored, used and shown.
 
 In: the path of a run. Out: `Run`, whose results are on disk as well.
 """
@@ -69,7 +69,7 @@ class Run(OpenedRun):
         return printable(f"<Run {str(self.path)!r}: {', '.join(parts)}>")
 
     def _repr_html_(self) -> str:
-        """How it stands, and its newest scores."""
+        """The state of the run, and its newest scores."""
         from markupsafe import escape
 
         return f"<p>{escape(repr(self))}</p>\n{newest_scores(self._records())._repr_html_()}"
@@ -127,20 +127,20 @@ class Run(OpenedRun):
         missing: bool = False,
         each: Each | None = None,
     ) -> Scores:
-        """Scores the run by kNN and linear probes, beside baselines, and keeps the records.
+        """Scores the run by kNN and linear probes, along with baselines, and keeps the records.
 
         Args:
             labels: One or several fractions of the training labels.
             data: Where the images are now, or other images with labels, on which the encoder is
                 scored as it is; None: the run's own, where they were.
-            out: Where records go; None: into the run, those of other images into a folder of its
+            out: Where records go; None: into the run, or for other images into a folder of its
                 `elsewhere/`.
             split: Images to score: `test`, `validation` (those that the run holds out, else the
                 data's own), or a split as the data call it; auto: the first of test and
                 validation with labels.
             of: What is scored, one or several.
             metrics: Accuracies, and measures of collapse of z, one or several.
-            missing: Leave out what is recorded already, of this epoch and of these images.
+            missing: Skip what is already recorded for this epoch and these images.
             each: Called with each record when it is on disk.
 
         Raises:
@@ -179,7 +179,7 @@ class Run(OpenedRun):
         on_epoch: Callable[[Epoch], object] | None = None,
         **changes: Any,
     ) -> Run:
-        """Goes on where the run stopped, bit for bit on the same kind of machine.
+        """Continues where the run stopped, bit for bit on the same kind of machine.
 
         Args:
             data: Where the images are now; None: where they were.
@@ -227,7 +227,7 @@ class Run(OpenedRun):
         each: Each | None = None,
         **changes: Any,
     ) -> Scores:
-        """Trains the encoder on with labels, in directories of their own.
+        """Trains the encoder further with labels, in a directory for each fraction.
 
         Args:
             labels: One or several fractions of the training labels.
@@ -237,7 +237,7 @@ class Run(OpenedRun):
             **changes: Knobs of fine-tuning, `finetune={"epochs": 5}`.
 
         Raises:
-            ConfigError: For a knob of the pretraining, which is done.
+            ConfigError: For a knob of the pretraining, which is over.
             DataError: For images without labels, or others than the run's without `out`.
             StopgradError: As `pretrain`.
         """
@@ -292,9 +292,9 @@ class Run(OpenedRun):
 
         Args:
             data: The images; None: the run's own.
-            out: A .parquet, .csv or .npy file to write; None: the features come back, (N, F).
+            out: A .parquet, .csv or .npy file to write; None: the features are returned, (N, F).
             layer: The encoder's output, or the projector's.
-            bad_images: What damaged images do; None: as the run did.
+            bad_images: What to do about damaged images; None: as the run did.
 
         Raises:
             ConfigError: For another kind of file.
@@ -347,7 +347,7 @@ class Run(OpenedRun):
     @at_work
     @in_plain_torch
     def export(self, format: ExportFormat, out: str | Path, *, push: str | None = None) -> Exported:
-        """Writes the encoder for another tool, compared with our own before it takes its name.
+        """Writes the encoder for another tool, under its name only once it agrees with our own.
 
         Args:
             format: torchvision, timm, safetensors, onnx or hub.
@@ -356,8 +356,8 @@ class Run(OpenedRun):
 
         Raises:
             ConfigError: For an encoder that the format cannot hold, or an `out` that does not fit.
-            CheckpointError: When the tool would make other features of it.
-            DataError: When the Hub does not take it.
+            CheckpointError: When the tool would compute other features.
+            DataError: When the Hub does not accept it.
         """
         check_choices("format", [format], get_args(ExportFormat))
         if push is not None:

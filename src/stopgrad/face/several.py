@@ -54,8 +54,8 @@ def verify(
         each: Called with each finding as it comes, before an error too.
 
     Raises:
-        CheckpointError: At the end, when one of a run is not as it should be.
-        DataError: At the end, when one of a store is not.
+        CheckpointError: At the end, when a file of a run is not as it should be.
+        DataError: At the end, when a file of a store is not.
     """
     path = user_path(path)
     Screen().doing("reading the files")
@@ -99,7 +99,7 @@ class Studies:
         *,
         form: Literal["markdown", "csv", "json"] = "markdown",
     ) -> str:
-        """The results beside the published ones, from the records there are.
+        """The results next to the published ones, from the records so far.
 
         Args:
             name: One of the studies; None: all.
@@ -123,7 +123,7 @@ class Studies:
     @property
     @at_work
     def states(self) -> list[ArmsTable]:
-        """How the runs of each study stand."""
+        """The state of the runs of each study."""
         jobs = studies.job_texts(self._directory)
         return [
             ArmsTable(stored.study.name, studies.study_overview(self._directory, stored, jobs))
@@ -151,7 +151,7 @@ class StudyWatch:
         screen.line(f"{prepared.study.name}: {len(prepared.plan.runs)} runs, {jobs} at once")
 
     def shown(self) -> AbstractContextManager[object]:
-        """The table is on the terminal in here."""
+        """Shows the table on the terminal in here."""
         if not self._screen.console.is_terminal:
             return nullcontext()
         self._done = self._look().done
@@ -159,11 +159,11 @@ class StudyWatch:
         return self._live
 
     def event(self, run: str, text: str) -> None:
-        """A line, above the table where there is one."""
+        """Prints a line, above the table if there is one."""
         self._screen.line(f"{self._names[run]} ({run}): {text}")
 
     def tick(self) -> None:
-        """Draws the table anew every second."""
+        """Redraws the table every second."""
         if self._live is None or time.monotonic() < self._next:
             return
         found = self._look()
@@ -185,7 +185,7 @@ class StudyWatch:
 def time_left(elapsed_s: float, *, began: float, now: float, least: bool = False) -> str:
     """Time left, from how much of the work this session has done so far.
 
-    It is the `least` where no run has ended yet, so that none says how long scoring takes.
+    It is only the `least` until a run has ended and shown how long scoring takes.
     """
     if now >= 1:
         return "done"
@@ -260,7 +260,7 @@ def study(
         **knobs: As for `pretrain`; they hold for all arms.
 
     Raises:
-        ConfigError: For a study, a knob or a number that cannot be.
+        ConfigError: For a study, a knob or a number that is invalid.
         DataError: When the images do not suit the study.
         FailedRunsError: When runs failed; the others are done.
         InterruptedStudyError: After a signal, when every run has saved.
@@ -269,7 +269,7 @@ def study(
     studies.check_place(where)
     choices = studies.Choices(preset, as_data(data).reading_knobs | key_paths(knobs), _seeds(seeds))
     out = user_path(out)
-    place = out if on == "local" else out.absolute()  # nodes may work elsewhere
+    place = out if on == "local" else out.absolute()  # nodes may have another working directory
     prepared, failed = conduct(name, choices, where, spec=spec_of(data), out=place, retry=retry)
     if failed:
         raise failed_runs(prepared, failed)
@@ -285,7 +285,7 @@ def conduct(
     out: Path,
     retry: bool = False,
 ) -> tuple[PreparedStudy, Mapping[str, str]]:
-    """Runs what is left of a study while it is shown; also the runs that failed, with why."""
+    """Runs and shows what is left of a study; returns it and the failed runs with the reasons."""
     screen = Screen()
     with screen.progress():
         prepared = studies.prepare_study(name, choices, spec=spec, out=out, track=screen.track)
@@ -303,7 +303,7 @@ def conduct(
 
 
 def failed_runs(prepared: PreparedStudy, failed: Mapping[str, str]) -> FailedRunsError:
-    """The error of a study with runs that failed."""
+    """The error for a study with failed runs."""
     run, reason = next(iter(failed.items()))
     return FailedRunsError(
         f"{len(failed)} of {len(prepared.plan.runs)} runs failed, such as {run} ({reason})",

@@ -1,6 +1,6 @@
-"""What the library gives back, as it shows itself: a table in a terminal and in a notebook.
+"""Results of the library, which show themselves as tables in a terminal and in a notebook.
 
-Each object here holds its rows as plain dicts too, which pandas and polars take as they are.
+Each object here also has its rows as plain dicts, which pandas and polars accept.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ WIDTH = 120  # characters, of a table outside of a terminal
 
 
 class Shown:
-    """Something that is clearest as tables, and sentences below them."""
+    """A result that is shown as tables, with sentences below them."""
 
     @property
     def tables(self) -> list[Table]:
@@ -100,7 +100,7 @@ class Scores(Shown, Sequence["Record"]):
 
     @property
     def lines(self) -> list[str]:
-        """What the accuracies come to and how they were taken; measures of collapse."""
+        """The finding and the protocol of the accuracies; measures of collapse."""
         scores = self._accuracies
         measures = [r for r in self.records if r not in scores]
         found = [*filter(None, [report.finding(scores)]), _protocol(scores)] if scores else []
@@ -131,7 +131,7 @@ def flat_epoch(row: MetricsRow) -> dict[str, object]:
 
 
 def scores_table(records: Sequence[Record]) -> Table:
-    """Scores beside each other, a row per metric and fraction of the labels."""
+    """Scores side by side, a row per metric and fraction of the labels."""
     first = records[0]
     subjects = [of for of in SUBJECTS if of in {r.of for r in records}]
     found = {(r.labels, r.metric, r.of): r for r in records}
@@ -187,7 +187,7 @@ class Neighborhood(Shown):
 
     @property
     def rows(self) -> list[dict[str, Any]]:
-        """All about each query; the keys of `stopgrad neighbors --json`."""
+        """Everything about each query; the keys of `stopgrad neighbors --json`."""
         how = {"bank_images": len(self.panel.bank), "distance": "cosine", **self.panel.protocol}
         return [
             {
@@ -221,7 +221,7 @@ class Neighborhood(Shown):
         return out
 
     def _repr_html_(self) -> str:
-        """The images, then the table: a notebook that takes HTML draws no PNG."""
+        """The images, then the table: a notebook that shows HTML does not show the PNG."""
         drawing = base64.b64encode(self._repr_png_()).decode()
         return f'<img src="data:image/png;base64,{drawing}">\n{super()._repr_html_()}'
 
@@ -266,5 +266,5 @@ def _query_row(query: Query, place: int) -> tuple[TableCell, ...]:
 
 
 def knn_balance(row: Mapping[str, Any]) -> str:
-    """What follows the kNN accuracy of an epoch where the classes are uneven."""
+    """The note after the kNN accuracy of an epoch where the classes are uneven."""
     return balance_text(Balance(row.get("knn_balanced"), row.get("knn_majority")))

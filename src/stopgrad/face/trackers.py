@@ -1,8 +1,8 @@
-"""A run mirrored to the trackers that people have: TensorBoard, Weights & Biases, MLflow, Trackio.
+"""A run mirrored to trackers: TensorBoard, Weights & Biases, MLflow, Trackio.
 
 In: a run that trains. Out: copies of its metrics, config, verdict and images. The JSON lines of
 the run stay authoritative. Each tracker works in a thread of its own: one that fails or hangs is
-dropped with a message and never stops the run; nor does what cannot be read or drawn for it.
+dropped with a message and never stops the run, nor does data that cannot be read or drawn.
 """
 
 from __future__ import annotations
@@ -38,20 +38,20 @@ PROJECT = "stopgrad"
 METRICS = "metrics.jsonl"
 STEPS = 100  # of an epoch that are logged
 SHOWN = 12  # images whose views are shown
-PATIENCE = 60.0  # s that a run waits at its end for a tracker to take what is left
+PATIENCE = 60.0  # s that a run waits at its end for a tracker to take the rest
 
 
 class Tracker(Protocol):
     """One tracker of one run."""
 
     def rows(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """New lines of metrics, each with its `step`."""
+        """Logs new lines of metrics, each with its `step`."""
 
     def image(self, name: str, image: Image, step: int) -> None:
-        """An image, drawn of the run."""
+        """Logs an image, drawn for the run."""
 
     def close(self) -> None:
-        """The end."""
+        """Ends the logging."""
 
 
 class TensorBoard:
@@ -151,7 +151,7 @@ class Mirror:
     Args:
         names: Of `TRACKERS`.
         run: The run directory, which need not exist yet.
-        screen: Where a failure is said.
+        screen: Where a failure is reported.
 
     Raises:
         ConfigError: For an unknown name, or a library that is not installed.
@@ -199,14 +199,14 @@ class Mirror:
 
     @contextmanager
     def _no_harm(self, what: str) -> Iterator[None]:
-        """Reports what fails in here and stops nothing: a run is worth more than its copy."""
+        """Reports an error in here without stopping the run, which is worth more than its copy."""
         try:
             yield
         except Exception as error:
             self.screen.line(f"trackers lack {what}: {first_line(error)}; the run goes on")
 
     def _new_rows(self) -> list[Mapping[str, Any]]:
-        """The lines of metrics since the last call; of the steps' some hundred."""
+        """The lines of metrics since the last call; those of steps thinned to some hundred."""
         # A resumed run cuts the last rows and writes them again: a line may begin elsewhere now.
         rows, self.read = read_lines_after(self.run / METRICS, self.read, runs.check_row)
         steps = [row for row in rows if row["kind"] == "step"]
@@ -234,7 +234,7 @@ class _Sender:
         self.thread.start()
 
     def close(self) -> None:
-        """Waits until it has done all, for `PATIENCE` at most."""
+        """Waits until it has sent everything, for `PATIENCE` at most."""
         self.waiting.put(("close", ()))
         self.thread.join(PATIENCE)
         if self.thread.is_alive():
@@ -267,6 +267,6 @@ def _numbers(row: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _mark(run: Path) -> str:
-    """What a run is found by when it goes on; another run in the same place has another."""
+    """Identifies a run when it resumes; another run at the same path has another mark."""
     place = f"{run.resolve()} {run.stat().st_ino} {runs.read_run(run).data['fingerprint']}"
     return hashlib.sha256(place.encode()).hexdigest()[:16]

@@ -109,7 +109,7 @@ def supervised(
 ) -> Scores:
     """Trains the same encoder from scratch with labels: the baseline.
 
-    What is finished is not trained again, and what was killed is continued.
+    A finished training is not repeated, and a killed one is continued.
 
     Args:
         data: As for `load`, with labels.
@@ -144,7 +144,7 @@ def supervised(
 
 @at_work
 def import_weights(file: str | Path, *, out: str | Path, prefix: str = "") -> training.Imported:
-    """Makes a safetensors file, which `init` takes, of a file of torch.save.
+    """Converts a file of torch.save into a safetensors file, which `init` takes.
 
     Args:
         file: A state dict of any tool, or a checkpoint that holds one.
@@ -158,7 +158,7 @@ def import_weights(file: str | Path, *, out: str | Path, prefix: str = "") -> tr
 
 
 def _tell_start(config: Config, weights: Weights | None, screen: Screen) -> None:
-    """Says what the encoder starts from where that is not chance, and which GPUs are left idle."""
+    """Says what the encoder starts from unless it is random, and that GPUs are left idle."""
     if weights is not None:
         where = f"{weights.source} ({weights.remark})" if weights.remark else weights.source
         screen.line(f"the encoder starts from {where}, sha256 {weights.sha256[:12]}")
@@ -167,7 +167,7 @@ def _tell_start(config: Config, weights: Weights | None, screen: Screen) -> None
 
 
 def _tell_views(config: Config, dataset: Dataset, screen: Screen) -> None:
-    """Says when views that were given in Python draw from elsewhere than their generator."""
+    """Says when views that were given in Python draw from anything but their generator."""
     if not config.views.own:
         return
     import torch

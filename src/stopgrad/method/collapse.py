@@ -232,7 +232,7 @@ def centre_norm(z: Tensor) -> Tensor:  # (N, D) -> ()
 
 
 def judge(layers: Layers, *, steps: int, images: int) -> Verdict:
-    """The verdict on a run from the measures of its layers, on so many images, after some steps.
+    """The verdict on a run from its layers' measures on this many images, after this many steps.
 
     It ignores the output std, which stays near 1 behind an output BN in every kind of collapse.
     The spectrum of z starts with one direction and gains the others one by one, and an encoder that

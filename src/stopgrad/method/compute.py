@@ -28,7 +28,7 @@ from stopgrad.storage import keep_apart
 
 COPIED_BYTES = 1 << 28  # of images copied to a GPU at a time
 
-KINDS = ("cuda", "mps", "cpu")  # of devices, the one that auto prefers first
+KINDS = ("cuda", "mps", "cpu")  # of devices, in the order that auto prefers them
 
 Arithmetic = Literal["bf16", "fp32"]
 
@@ -169,7 +169,7 @@ def joined(config: Config) -> AbstractContextManager[Processes | None]:
             expected="at least one image of each batch for each of them",
             hint="start fewer processes, or raise the batch",
         )
-    if config.repeatable:  # NVLink's own sums take no fixed order
+    if config.repeatable:  # NVLink's own sums have no fixed order
         os.environ.setdefault("NCCL_NVLS_ENABLE", "0")
     share = ":" in config.device
     device = compute_for(config).device
@@ -215,7 +215,7 @@ def unused_gpus(config: Config) -> int:
 
 
 def _arithmetic(config: Config, device: torch.device) -> Arithmetic:
-    """The precision of `auto`: a CPU that emulates bf16 is five times slower than in fp32."""
+    """The precision; `auto` avoids bf16 on a CPU that emulates it, five times slower than fp32."""
     if config.precision != "auto":
         return config.precision
     has_bf16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
@@ -232,10 +232,10 @@ def _not_compiled(error: RuntimeError) -> ConfigError:
 
 @contextmanager
 def plain_torch() -> Iterator[None]:
-    """PyTorch as it is by default, whatever the caller has set around a call, and set back after.
+    """PyTorch with its defaults, whatever the caller has set, which is restored afterwards.
 
     This covers gradients, inference mode, the default type and device of new tensors, and autocast.
-    The number of threads and cuDNN's choice of algorithms stay the caller's, but are set back too.
+    The number of threads and cuDNN's choice of algorithms stay the caller's, but are restored too.
     """
     dtype, device = torch.get_default_dtype(), torch.get_default_device()
     threads, cudnn = torch.get_num_threads(), torch.backends.cudnn
@@ -258,7 +258,7 @@ def plain_torch() -> Iterator[None]:
 
 
 def set_back_torch() -> None:
-    """What a call has set, as PyTorch has it before anybody sets it."""
+    """Resets what a call has set to PyTorch's initial state."""
     torch.backends.cudnn.deterministic = torch.backends.cudnn.benchmark = False
     use_threads(usual_threads())
 
@@ -271,7 +271,7 @@ def use_repeatable(repeatable: bool) -> None:
 
 @functools.cache
 def usual_threads() -> int:
-    """How many threads PyTorch had when this was first asked: its own choice, or the caller's."""
+    """PyTorch's number of threads when this was first called: its own choice, or the caller's."""
     return torch.get_num_threads()
 
 

@@ -22,7 +22,7 @@ from stopgrad.method.resnet import RESNETS, Encoder, ResNet
 def build_encoder(
     config: EncoderConfig, generator: torch.Generator, *, per_view: bool = False
 ) -> Encoder:
-    """An encoder of B images; x (B, C, H, W) -> features (B, F); C = 3, 1 for gray, or any.
+    """An encoder, x (B, C, H, W) -> features (B, F); C = 3, 1 for gray, or any number.
 
     Args:
         config: Its name, stem, width and channels C; whether residual blocks start as the identity.
@@ -30,8 +30,8 @@ def build_encoder(
         per_view: Whether each BN normalises the two halves of a batch separately, see `layers`.
 
     Raises:
-        ConfigError: For a name that is neither one of `RESNETS` nor a timm model, nor that of an
-            encoder which this process was given.
+        ConfigError: For a name that is neither one of `RESNETS`, nor a timm model, nor an encoder
+            given to this process.
     """
     check_encoder_name(config.name)
     if config.is_given:

@@ -31,9 +31,9 @@ class ClassifierShape(NamedTuple):
 
 @functools.cache
 def training_flops(config: Config) -> float:
-    """Those of SimSiam. The backward pass takes twice the forward pass; a target has none.
+    """FLOPs of SimSiam. The backward pass takes twice the forward pass; a target has none.
 
-    0 for an encoder given in Python, of which a config builds no copy.
+    0 for an encoder given in Python, which cannot be built from a config.
     """
     if config.encoder.is_given:
         return 0.0
@@ -49,7 +49,7 @@ def training_flops(config: Config) -> float:
 
 @functools.cache
 def classifier_flops(shape: ClassifierShape) -> float:
-    """Those of a classifier; 0 as for `training_flops`."""
+    """FLOPs of a classifier; 0 as for `training_flops`."""
     if shape.encoder.is_given:
         return 0.0
     model = build_classifier(shape.encoder, classes=shape.classes, seed=0).eval()
@@ -60,7 +60,7 @@ def classifier_flops(shape: ClassifierShape) -> float:
 
 @contextmanager
 def _counted() -> Iterator[_Products]:
-    """Counts what happens within. Fused kernels of attention have no formula."""
+    """Counts in here, with unfused attention: fused kernels have no formula."""
     products = _Products()  # type: ignore[no-untyped-call]
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), products:
         yield products
@@ -71,10 +71,10 @@ def _view(encoder: EncoderConfig, size: tuple[int, int]) -> Tensor:
 
 
 class _Products(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts matrix products and convolutions, those of attention too, by PyTorch's own formulas.
+    """Counts matrix products and convolutions, attention included, by PyTorch's own formulas.
 
-    `FlopCounterMode` gives the same number, but imports torch._dynamo, which takes longer than all
-    else that an evaluation imports.
+    `FlopCounterMode` gives the same number, but imports torch._dynamo, which takes longer than
+    everything else that an evaluation imports.
     """
 
     flops = 0

@@ -4,13 +4,13 @@ In: x (V * b, C, H, W), in memory (V, rows, C) with rows = b * H * W; each of th
 normalised alone. Out: relu(bn(x) + shortcut), sum and ReLU as asked for; statistics (2, V, C) in
 fp32, means and variances; and the gradients of all that went in.
 
-Each way reads x twice, because what is written depends on sums over all rows, and programs of one
+Both passes read x twice, because what is written depends on sums over all rows, and programs of one
 kernel cannot wait for each other. Sums are added in a fixed order, so a step repeats in every bit.
 A program takes a share of the rows of one view, in tiles of R rows and W channels.
 """
 
 # mypy: disable-error-code="no-untyped-call, no-untyped-def, untyped-decorator"
-# Triton reads what a kernel takes from its calls, and would take annotations for its own.
+# Triton infers a kernel's types from its calls, and would read annotations as its own.
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PROGRAMS = 1024  # about as many as a GPU runs at a time
 
 @triton.jit
 def _place(rows, share, W: tl.constexpr):
-    """Of this program: channels (1, W), view, first row and the row after its last."""
+    """This program's channels (1, W), view, first row and the row after its last."""
     channel, view = tl.program_id(1) * W + tl.arange(0, W)[None, :], tl.program_id(2)
     begin = tl.program_id(0) * share
     return channel, view, view * rows + begin, view * rows + tl.minimum(begin + share, rows)
@@ -36,7 +36,7 @@ def _place(rows, share, W: tl.constexpr):
 
 @triton.jit
 def _tile(start, end, channel, channels, R: tl.constexpr):
-    """Where the values of R rows lie (R, W), and which rows are this program's (R, 1)."""
+    """The offsets of the values of R rows (R, W), and a mask of this program's rows (R, 1)."""
     row = start + tl.arange(0, R)[:, None]
     return row.to(tl.int64) * channels + channel, row < end
 
@@ -59,7 +59,7 @@ def _keep(first, second, parts, channel, view, channels):
 
 @triton.jit
 def _joined(count, mean, squares):
-    """Mean and sum of squared deviations of all groups, which stand in rows."""
+    """Mean and sum of squared deviations of all groups together; each group is a row."""
     whole = tl.sum(count * mean, 0) / tl.sum(count, 0)
     between = mean - whole[None, :]
     return whole, tl.sum(squares + count * between * between, 0)
@@ -69,8 +69,8 @@ def _joined(count, mean, squares):
 def _moments(x, parts, rows, channels, share, R: tl.constexpr, W: tl.constexpr):
     """Mean and sum of squared deviations of each share of the rows -> parts.
 
-    Deviations are from the first value in each place of the tile. It is one of those that are
-    summed, so few digits cancel however large the mean is.
+    Deviations are from the first value at each position of the tile. It is one of the summed
+    values, so few digits cancel however large the mean is.
     """
     channel, view, begin, end = _place(rows, share, W)
     at, inside = _tile(begin, end, channel, channels, R)
@@ -126,7 +126,7 @@ def _backward(
     """First, sums of dy and of dy * normalised x -> parts; LAST, by their sum (V, 2, C), dx -> out.
 
     The ReLU lets dy through where y is not 0. After a SUM the first pass writes that to out, as
-    the shortcut's gradient; without one x says as much as y, which need not be kept and read.
+    the shortcut's gradient; without one x tells as much as y, which is then not kept or read.
     """
     channel, view, begin, end = _place(rows, share, W)
     mean, scale, gain, offset = _affine(statistics, weight, bias, channel, view, channels, eps)
@@ -172,7 +172,7 @@ def normalize(
     x: Tensor, shortcut: Tensor | None, weight: Tensor, bias: Tensor,
     views: int, eps: float, relu: bool,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """Y like x, and statistics (2, V, C): means and variances; gain and offset (C,)."""
+    """y, shaped like x, and statistics (2, V, C), means and variances; gain and offset are (C,)."""
     x = x.contiguous(memory_format=channels_last)
     added = x if shortcut is None else shortcut.contiguous(memory_format=channels_last)
     grid, sizes, tile = _shared(x, views)

@@ -80,9 +80,9 @@ def split_views_in(module: nn.Module) -> None:
 
 
 def drops(module: nn.Module) -> bool:
-    """Whether it leaves out values or paths by chance in training, as some of timm's models do.
+    """Whether a module drops values or paths at random in training, as some timm models do.
 
-    Such numbers come from PyTorch's global generators.
+    The random numbers come from PyTorch's global generators.
     """
     rates = (getattr(m, name, 0) for m in module.modules() for name in ("drop_prob", "drop_rate"))
     return any(isinstance(rate, float) and rate > 0 for rate in rates) or any(
@@ -110,7 +110,7 @@ def initialize(module: nn.Module, generator: torch.Generator) -> nn.Module:
 
 
 def _allocate(layer: nn.Module) -> None:
-    """Memory on the CPU; `to_empty` does the same by code that imports sympy, half a second."""
+    """Allocates memory on the CPU; `to_empty` does the same, but imports sympy, half a second."""
     for name, parameter in list(layer.named_parameters(recurse=False)):
         setattr(layer, name, nn.Parameter(_memory(parameter)))
     for name, buffer in list(layer.named_buffers(recurse=False)):
@@ -130,8 +130,8 @@ def _uniform_linear(layer: nn.Linear, generator: torch.Generator) -> None:
 class _NormalizeTogether(torch.autograd.Function):
     """BN of x (V * b, C, ...) by statistics over the batches of all processes, by view.
 
-    In: x, gain and offset (C,) or None. Out: y, and mean and variance (V, C) with the number of
-    values n () that they are of. One sum over the processes forward and one backward, in fp64.
+    In: x, gain and offset (C,) or None. Out: y, mean and variance (V, C), and the number of values
+    n () behind them. One sum over the processes forward and one backward, in fp64.
     """
 
     @staticmethod
@@ -205,7 +205,7 @@ class OverProcesses:
     processes: Processes
 
     def forward(self: Any, x: Tensor) -> Tensor:  # (2b, ...) -> the same
-        """By the statistics of all in training, by the running ones in evaluation."""
+        """Uses the statistics of all processes in training, the running ones in evaluation."""
         if not self.training:
             return super().forward(x)  # type: ignore[misc, no-any-return]
         how = _Together(self.processes, 2 if isinstance(self, PerView) else 1, self.eps)
@@ -257,7 +257,7 @@ class Fused:
         return y  # type: ignore[no-any-return]
 
     def forward(self, x: Tensor) -> Tensor:  # (2B, C, H, W) -> the same
-        """By the kernels in training, by the running statistics in evaluation."""
+        """Uses the kernels in training, the running statistics in evaluation."""
         if self.training:
             return self.by_kernels(x)
         return super().forward(x)  # type: ignore[misc, no-any-return]

@@ -1,9 +1,9 @@
-"""Parts that a Python caller gives instead of a name: an encoder and views of their own.
+"""Parts that a Python caller gives instead of a name: an encoder and views.
 
 In: any module x (B, C, H, W) -> (B, F), any function (pixels, generator) -> two views. Out: a name
-`own:...` of each, which a config holds where a name of ours would stand. A name leads to its part
-only in the process that was given it, so a part is kept here as long as the process lives; in
-another process it is given again, and until then every use of its name is one `ConfigError`.
+`own:...` for each, which a config holds in place of a name of ours. A name leads to its part only
+in the process that was given it, so a part is kept here as long as the process lives; in another
+process it must be given again, and until then every use of its name is the same `ConfigError`.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ _views: dict[str, OwnViews] = {}
 def name_encoder(module: nn.Module, *, channels: int, size: int) -> str:
     """The name of an encoder: its class, and a mark of its layers and the shapes of its tensors.
 
-    One that differs in neither, with other weights maybe, replaces the one before.
+    An encoder of the same name, perhaps with other weights, replaces the one before.
 
     Args:
         module: x (B, C, H, W) -> (B, F). It is copied when a model is built, never trained itself.
         channels: C.
-        size: px, of the views, on which its output is tried.
+        size: px, of the views with which it is tried.
 
     Raises:
         ConfigError: When its output is not (B, F), or not as wide as its `feature_width` says.
@@ -60,7 +60,7 @@ def name_encoder(module: nn.Module, *, channels: int, size: int) -> str:
 
 
 def name_views(views: OwnViews) -> str:
-    """The name of views: that of their function or class, which another of that name replaces.
+    """The name of views: that of their function or class; others of that name replace them.
 
     Raises:
         ConfigError: For a lambda, which has no name.
@@ -97,7 +97,7 @@ def make_own_views(name: str, pixels: Tensor, table: Tensor) -> tuple[Tensor, Te
         table: Uniform numbers, the first two of which seed the generator.
 
     Raises:
-        ConfigError: When this process was not given them, or what they make is no two views.
+        ConfigError: When this process was not given them, or they do not return two views.
     """
     views = _found(_views, name, "views")
     high, low = (int(part * 2**24) for part in table.flatten()[:2].tolist())
@@ -116,7 +116,7 @@ def make_own_views(name: str, pixels: Tensor, table: Tensor) -> tuple[Tensor, Te
 
 
 def follow_the_generator(name: str, pixels: Tensor) -> bool:  # (B, 3, H, W) uint8
-    """Whether own views make the same of the same numbers, as resuming a run needs."""
+    """Whether own views are the same for the same random numbers, as resuming a run needs."""
     table = torch.tensor([0.25, 0.75], device=pixels.device)
     first, again = (torch.cat(make_own_views(name, pixels.clone(), table)) for _ in range(2))
     return torch.equal(first, again)
@@ -124,9 +124,9 @@ def follow_the_generator(name: str, pixels: Tensor) -> bool:  # (B, 3, H, W) uin
 
 @contextmanager
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """PyTorch's global generators of the CPU and of a device seeded, and back as they were after.
+    """Seeds PyTorch's global generators of the CPU and of a device, and restores them afterwards.
 
-    What a part draws from them (dropout, for one) is then decided by the step, as all else.
+    What a part draws from them (such as dropout) is then decided by the step, like all else.
     """
     generators = [torch.default_generator]
     if device.type == "cuda":
@@ -155,7 +155,7 @@ def _found(parts: dict[str, Any], name: str, what: str) -> Any:
 
 
 def _width(module: nn.Module, *, channels: int, size: int) -> int:
-    """The width of the features of two black images, in eval mode."""
+    """The feature width, found by trying two black images in eval mode."""
     trial, said = copy.deepcopy(module).eval(), getattr(module, "feature_width", None)
     device = next((p.device for p in module.parameters()), torch.device("cpu"))
     x = torch.zeros(2, channels, size, size, device=device)
@@ -184,7 +184,7 @@ def _no_encoder(what: str) -> ConfigError:
 
 
 def _not_two_views(made: Any, images: int) -> str:
-    """What was made instead of two views; empty when they are."""
+    """What was returned instead of two views; empty if it is two views."""
     if not isinstance(made, tuple | list) or len(made) != 2:
         return f"a {type(made).__name__}"
     if not all(isinstance(x, Tensor) for x in made):

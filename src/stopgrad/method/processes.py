@@ -1,13 +1,13 @@
 """Several processes that take each training step together: who they are, what they exchange.
 
-In: the environment that torchrun sets. Out: `Processes`, or None for a process alone, which then
+In: the environment that torchrun sets. Out: `Processes`, or None for a single process, which
 never makes a group. Tensors of training are summed over one group (NCCL on GPUs, gloo on CPUs);
 what the processes tell each other, in JSON, goes over a second one (gloo), so that a flag never
-waits for a GPU. Each process writes a sign of life to the store that brought them together, so
-that an error can name the process that has not been heard from.
+waits for a GPU. Each process writes heartbeats to the store through which they met, so that an
+error can name the process that has not been heard from.
 
-Why not DistributedDataParallel: it orders its buckets anew after its first step, so a run that is
-resumed adds in another order than one that was not stopped, and differs from it in the last bits.
+Why not DistributedDataParallel: it reorders its buckets after its first step, so a resumed run
+adds in another order than one that was not stopped, and differs from it in the last bits.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from torch.distributed.rendezvous import rendezvous
 from stopgrad.errors import ConfigError, LostProcessError, StopgradError, no_memory
 
 VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
-BEAT = 1.0  # s between two signs of life
+BEAT = 1.0  # s between two heartbeats
 SILENT = 10.0  # s without one, after which a process counts as silent
 
 log = logging.getLogger(__name__)
@@ -40,10 +40,10 @@ T = TypeVar("T")
 
 
 def process_count() -> int:
-    """How many processes take part, by the environment; 1 without torchrun.
+    """The number of processes that take part, by the environment; 1 without torchrun.
 
     Raises:
-        ConfigError: When only some of torchrun's variables are set, or one is no number.
+        ConfigError: When only some of torchrun's variables are set, or one is not a number.
     """
     found = {name: os.environ[name] for name in VARIABLES if os.environ.get(name)}
     if not found:
@@ -69,7 +69,7 @@ class Processes:
     device: torch.device  # of the tensors of training
     tensors: dist.ProcessGroup
     messages: dist.ProcessGroup  # for JSON, on the CPU
-    store: Any  # the key-value store of torch.distributed that brought them together
+    store: Any  # the key-value store of torch.distributed through which they met
     timeout: float = 120.0  # s that a process waits for the others
     stopping: threading.Event = field(default_factory=threading.Event)
     beating: threading.Thread | None = None
@@ -81,11 +81,11 @@ class Processes:
 
     @property
     def can_record(self) -> bool:
-        """Whether their sums can be part of a CUDA graph: those of NCCL, not those over the CPU."""
+        """Whether sums can be part of a CUDA graph: NCCL's can, those over the CPU cannot."""
         return self.device.type == "cuda" and dist.get_backend(self.tensors) == "nccl"
 
     def part(self, total: int, *, step: int = 1, rank: int | None = None) -> slice:
-        """The items of `total` that are a process's, cut at multiples of `step`."""
+        """A process's share of `total` items, cut at multiples of `step`."""
         number, pieces = self.rank if rank is None else rank, -(-total // step)
         first, end = (r * pieces // self.count * step for r in (number, number + 1))
         return slice(min(first, total), min(end, total))
@@ -100,7 +100,7 @@ class Processes:
 
         Args:
             own: The rows of this process, equal in all dimensions but the first.
-            total: How many rows there are in all.
+            total: The total number of rows.
             step: As for `part`.
         """
         parts = (self.part(total, step=step, rank=rank) for rank in range(self.count))
@@ -129,7 +129,7 @@ class Processes:
         return not self.largest(int(not yes))
 
     def tell(self, value: Any) -> Any:
-        """What the first process says, as JSON makes it; the others' argument does not matter."""
+        """The first process's value, as JSON gives it back; the others' argument is ignored."""
         data = bytearray(json.dumps(value).encode()) if self.is_first else bytearray()
         size = self.largest(len(data))
         padded = torch.zeros(size, dtype=torch.uint8)
@@ -140,7 +140,7 @@ class Processes:
         return json.loads(padded.numpy().tobytes())
 
     def everyone(self, value: Any) -> list[Any]:
-        """What each process says, in order of rank."""
+        """The value of each process, as JSON gives it back, in order of rank."""
         data = bytearray(json.dumps(value).encode())
         padded = torch.zeros(self.largest(len(data)), dtype=torch.uint8)
         padded[: len(data)] = torch.frombuffer(data, dtype=torch.uint8)
@@ -150,7 +150,7 @@ class Processes:
         return [json.loads(each.numpy().tobytes().rstrip(b"\0")) for each in found]
 
     def first_does(self, act: Callable[[], T]) -> T | None:
-        """An act of the first process alone; all go on when it is done, or fail as it failed.
+        """Runs an act in the first process alone; the others wait for it, and fail as it fails.
 
         Returns:
             What the act returned, in the first process.
@@ -175,7 +175,7 @@ class Processes:
         """Leaves the others; with an error, after noting it for them."""
         self.stopping.set()
         if self.beating is not None:
-            self.beating.join(2 * BEAT)  # one that waits for a lost machine is left behind
+            self.beating.join(2 * BEAT)  # a thread that waits for a lost machine is abandoned
         if error is not None and not isinstance(error, LostProcessError):
             text = json.dumps(error_to_json(error))
             self._ask(lambda: self.store.set(f"error-{self.rank}", text))
@@ -199,9 +199,9 @@ class Processes:
 
     @contextlib.contextmanager
     def watched(self) -> Iterator[None]:
-        """Waiting for the GPU, which sums in a graph may keep from ever ending: nobody else looks.
+        """Guards a wait for the GPU, which nothing else does: sums in a graph may hang for ever.
 
-        After the timeout an error is logged and this process ends, with the code of a lost one.
+        After the timeout it logs an error and ends this process, with the code of a lost one.
         """
         timer = threading.Timer(self.timeout, self._end)
         timer.daemon = True
@@ -231,7 +231,7 @@ class Processes:
         )
 
     def _noted(self) -> tuple[dict[str, Any] | None, list[float]]:
-        """The first error that a process has noted, and s since each one's last sign of life."""
+        """The first error that a process has noted, and s since each one's last heartbeat."""
         errors = (f"error-{rank}" for rank in range(self.count))
         first = next((json.loads(self.store.get(e)) for e in errors if self.store.check([e])), None)
         names = [f"beat-{rank}" for rank in range(self.count)]
@@ -239,7 +239,7 @@ class Processes:
         return first, [time.time() - beat for beat in beats]
 
     def _ask(self, question: Callable[[], T]) -> T | None:
-        """What the store answers; None when it is gone, or its machine is silent for `SILENT`."""
+        """The store's answer; None when it is gone, or its machine is silent for `SILENT`."""
         found: list[T] = []
 
         def ask() -> None:
@@ -252,7 +252,7 @@ class Processes:
         return found[0] if found else None
 
     def beat(self) -> None:
-        """Writes signs of life until the process leaves."""
+        """Writes heartbeats until the process leaves."""
         store = self.store.clone()
         while not self.stopping.wait(BEAT):
             try:
@@ -301,8 +301,8 @@ def _group(device: torch.device, *, share: bool, timeout: float) -> Processes:
     backend = "nccl" if device.type == "cuda" and not share else "gloo"
     try:
         found, rank, size = next(rendezvous("env://", timeout=limit))
-        # torchrun keeps the store when it restarts its processes: what those before have written
-        # there, addresses and errors, is not for these.
+        # torchrun keeps the store when it restarts its processes: the addresses and errors that
+        # the earlier ones have written there must not be read.
         attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
         store = dist.distributed_c10d.PrefixStore(f"attempt-{attempt}", found)
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=limit)
@@ -327,7 +327,7 @@ def by_one(processes: Processes | None, act: Callable[[], T]) -> T | None:
 
 
 def one_by_one(processes: Processes | None, load: Callable[[], T]) -> T:
-    """What all processes load, on each machine one of them first: it fills the cache for the rest.
+    """Loads in every process, but first in one per machine, which fills the cache for the rest.
 
     Raises:
         StopgradError: What any of the first ones raised, in every process.
@@ -351,7 +351,7 @@ def one_by_one(processes: Processes | None, load: Callable[[], T]) -> T:
 
 
 def was_restarted(processes: Processes | None) -> bool:
-    """Whether torchrun has started these processes anew after one of them failed."""
+    """Whether torchrun has restarted these processes after one of them failed."""
     return processes is not None and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
 
 

@@ -156,10 +156,10 @@ def _stem(inputs: int, outputs: int, stem: Stem) -> tuple[nn.Conv2d, nn.Module]:
 
 
 class _StridedConv(nn.Conv2d):
-    """Of a map of one pixel only the middle of the kernel meets anything but padding.
+    """Uses only the middle of its kernel on maps of one pixel, where the rest meets padding.
 
-    There the CPU's bf16 gradient of the rest, which is 0, was read from memory that nobody had
-    written (torch 2.14.1 with stride 2; docs/log.md): runs differed, and stopped as not finite.
+    There the CPU's bf16 gradient of the rest, which is 0, was read from uninitialised memory
+    (torch 2.14.1 with stride 2; docs/log.md): runs differed, and stopped as not finite.
     """
 
     def forward(self, x: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ class Extent(NamedTuple):
     """How far a run goes."""
 
     steps: int
-    passes: float  # over each image, in the mean
+    passes: float  # over each image, on average
     folds: float  # N: e-folds of the initial weights that decay erases; NaN for LARS
 
 
@@ -55,7 +55,7 @@ def extent(config: Config, *, images: int, steps: int | None = None) -> Extent:
     """How far a run on that many training images has come after `steps`; None: at its end.
 
     N = weight decay x (sum of the learning rates) / (1 - momentum), see docs/method.md. LARS scales
-    its steps by the weights' norms, so that no such number exists.
+    its steps by the weights' norms, so it has no such number.
     """
     steps_per_epoch = images // config.batch
     steps = config.epochs * steps_per_epoch if steps is None else steps

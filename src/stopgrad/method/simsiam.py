@@ -66,7 +66,7 @@ class SimSiam(nn.Module):
 
     @torch.no_grad()
     def follow(self, share: Tensor | float) -> None:
-        """Moves the target, if there is one, by a share of its way to encoder and projector."""
+        """Moves the target, if there is one, by this share of the way to encoder and projector."""
         if self.target is None:
             return
         own = [*self.encoder.parameters(), *self.projector.parameters()]
@@ -101,7 +101,7 @@ def widened(x: Tensor) -> Tensor:
 
 
 def in_fp64(x: Tensor) -> Tensor:
-    """The values in fp64; on the CPU where MPS holds them, which has none."""
+    """The values in fp64; moved to the CPU from MPS, which has no fp64."""
     return (x.cpu() if x.device.type == "mps" else x).double()
 
 

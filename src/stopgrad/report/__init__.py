@@ -7,7 +7,7 @@ no file named `study_*` and nothing of the room `studies`.
     table         one table, shown as Markdown, HTML, on a terminal, as CSV and in print
     style         the one style of all charts: colours, marks, figures, a chart as SVG
     panels        images to be shown: with views, with neighbours, on a map
-    evidence      what a report says of a run or a study, read once and typed
+    evidence      the data of a report on a run or a study, read once and typed
     examples      a run and its data -> panels, chosen by rule; the only part with torch
     facts         a run's tables, protocols, finding and facts
     commands      the commands that repeat a run
@@ -15,10 +15,10 @@ no file named `study_*` and nothing of the room `studies`.
     accuracy      bars with the baselines, the accuracy of each class, and the network
     maps          the map of the features and the confusion matrix
     over_time     several arms or runs over the epochs, each by its name
-    overview      what stands before several runs or studies: one table, runs in one figure
+    overview      the overview of several runs or studies: one table, runs in one figure
     gallery       images as data URIs, and the sections of a page that show them
     page          the page: what it shows of a run, templates, content policy
-    study_tables  a study's tables, and what stands beside them
+    study_tables  a study's tables, and the lines that go with them
     study_text    a study as Markdown, CSV or JSON
     arms          a study's scores and their charts: by arm, over the labels, against a knob
     study_scores  a study's key figure, the published one beside it, and the other numbers

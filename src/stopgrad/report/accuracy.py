@@ -78,7 +78,7 @@ def accuracy_chart(
 ) -> Spec:
     """Accuracy of the encoder beside its baselines, a block of bars per fraction of the labels.
 
-    Records of other metrics are passed over; the accuracy of guessing is a dashed line.
+    Records of other metrics are ignored; the accuracy of guessing is a dashed line.
     """
     chosen = [record for record in newest(records).values() if record.metric == metric]
     subjects = _subjects(chosen)
@@ -120,7 +120,7 @@ def per_class_chart(
     subjects, order = _subjects(chosen), _ranking(chosen)
     values = [row for record in chosen for row in _dots(record, class_names, classes=order)]
     titles = [class_name(class_names, index) for index in order]
-    # Rows are known by their place, because two classes may have one name.
+    # Rows are identified by their index, because two classes may share a name.
     expression = f"{json.dumps(titles)}[toNumber(datum.value)]"  # JSON is a part of Vega's language
     axis = {"labelExpr": expression, "grid": True, "labelOverlap": False, "labelLimit": 150}
     points = mark("point", values, filled=True, size=70, opacity=1)
@@ -159,7 +159,7 @@ def _bar(record: Record) -> dict[str, Any]:
 def _ranking(records: Sequence[Record]) -> list[int]:
     """Classes from the best to the worst of the encoder; of many, those at either end.
 
-    A class without images has no place.
+    A class without images is left out.
     """
     first = min(records, key=lambda record: list(SUBJECTS).index(record.of)).per_class
     known = {index: value for index, value in enumerate(first) if value is not None}
@@ -182,7 +182,7 @@ def _dots(
 
 
 def architecture_figures(evidence: Evidence | StudyEvidence, *, letters: int = 0) -> list[Figure]:
-    """The network of a pretraining as it was set, or that of a study's baseline."""
+    """The network of a pretraining as configured, or that of a study's baseline."""
     config, name = evidence.config, "this run"
     if isinstance(evidence, StudyEvidence):
         name = repr(printable(evidence.results.stored.study.baseline))
@@ -202,8 +202,8 @@ def architecture_figures(evidence: Evidence | StudyEvidence, *, letters: int = 0
 def architecture_svg(config: Config, *, letters: int = 0) -> str:
     """SimSiam as `architecture.svg` draws it: the first of the two symmetric terms of the loss.
 
-    A removed part has a dashed red outline and says so. Letters are 12 and 14 px large, or
-    so many px larger.
+    A removed part has a dashed red outline and says so. Letters are 12 and 14 px large,
+    plus `letters` px.
     """
     projector, predictor = config.projector, config.predictor
     widths = f"{projector.out} → {predictor.hidden} → {projector.out}"

@@ -99,7 +99,7 @@ class ArmScore(NamedTuple):
         return "with collapsed runs" if self.collapsed else "ours"
 
     def row(self, **more: Any) -> dict[str, Any]:
-        """A row of a chart, with the sentence that stands under the pointer."""
+        """A row of a chart, with the sentence of its tooltip."""
         spread = self.std or 0.0
         source = "published, " if self.published else ""
         return {
@@ -187,7 +187,7 @@ def arms_chart(found: Sequence[ArmScore], metric: str, *, chance: float | None =
 def labels_chart(found: Sequence[ArmScore], names: Sequence[str] = ()) -> Spec:
     """A line per arm and metric over the fraction of the labels; published ones are hollow.
 
-    Baselines and measures of collapse are left out. Series have the colours of their places in
+    Baselines and measures of collapse are left out. Series are coloured by their index in
     `names`, by default all of them.
     """
     names = list(names or series_names(found))
@@ -220,7 +220,7 @@ def series_names(found: Sequence[ArmScore]) -> list[str]:
 
 
 def _series_of(score: ArmScore) -> tuple[str, str]:
-    """The series that a score may be of: its metric's, or its arm's."""
+    """The series that a score may belong to: its metric's, or its arm's."""
     metric = metric_text(score.metric)
     return metric, f"{score.arm}, {metric}"
 
@@ -240,7 +240,7 @@ class Axis(NamedTuple):
 
 
 def knob_axis(configs: Mapping[str, Mapping[str, Any]]) -> Axis | None:
-    """The axis on which a study's arms lie, from the knobs of each; None where they differ else.
+    """The axis on which a study's arms lie, from the knobs of each; None if they differ otherwise.
 
     One knob is a number with at least three values; a second may have a few values.
     """
@@ -311,7 +311,7 @@ def _knob_x(axis: Axis) -> Spec:
 
 
 def _score_range(chosen: Sequence[ArmScore], chance: float | None) -> list[float]:
-    """What holds these scores with their spread, in whole steps of an axis with few of them."""
+    """The range of these scores with their spread, in whole steps, of which there are few."""
     low = max(0.0, min(s.mean - (s.std or 0) for s in chosen))
     high = min(100.0, max(s.mean + (s.std or 0) for s in chosen))
     low = min(low, chance) if chance is not None else low
@@ -342,7 +342,7 @@ def series_marks(values: ChartRows, names: Sequence[str]) -> list[Spec]:
 
 
 def _bars(values: ChartRows, *, role: Role, width: float) -> Spec:
-    """Rules from `low` to `high`, of which a caller names the channel."""
+    """Rules from `low` to `high`; the caller names the channel."""
     words = ("text", "kind")
     rows = [{k: v for k, v in r.items() if k not in words} | {"value": r["low"]} for r in values]
     return mark("rule", rows, color=light(role), strokeWidth=width, aria=False)

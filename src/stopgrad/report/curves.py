@@ -41,7 +41,7 @@ Point = tuple[float, float]  # epoch and value
 MOST_POINTS = 300  # of the line of single steps; more would not be seen at this width
 MOST_TICKS = 7  # of the time axis
 MOST_LINES = 5  # moments of the training whose spectrum is drawn
-FEW_POINTS = 40  # that are drawn large; many are small, for the pointer alone
+FEW_POINTS = 40  # up to which points are drawn large; more are small, only for tooltips
 
 
 def curve_figures(evidence: Evidence) -> list[Figure]:
@@ -131,7 +131,7 @@ def predictor_figures(metrics: LoggedRows) -> list[Figure]:
 
 
 def measure_caption(measure: str) -> str:
-    """What a measure of collapse says, and its values at both ends."""
+    """What a measure of collapse means, and its healthy and collapsed values."""
     known = MEASURE_NAMES[measure]
     says = known.meaning[0].upper() + known.meaning[1:]
     return f"{says}. Healthy: {known.healthy}; collapsed: {known.collapsed}."
@@ -182,7 +182,7 @@ def loss_chart(metrics: LoggedRows) -> Spec:
     """The loss over the epochs: a point per epoch, and a thin line of the steps behind."""
     epochs = [
         {
-            "epoch": epoch - 0.5,  # a mean stands at the middle of the steps that it is the mean of
+            "epoch": epoch - 0.5,  # a mean is drawn at the middle of its steps
             "value": value,
             "text": f"epoch {epoch}: loss {number(value, digits=4)}",
         }
@@ -241,7 +241,7 @@ def epoch_axis(last: float, *, first: float = 0.0) -> Spec:
 
 
 def _ticks(first: float, last: float) -> list[int]:
-    """Whole epochs at a round distance, seven at the most."""
+    """Whole epochs at round intervals, seven at most."""
     wide = last - first
     steps = (size * 10**power for power in range(9) for size in (1, 2, 5))
     step = next(step for step in steps if wide / step <= MOST_TICKS - 1)

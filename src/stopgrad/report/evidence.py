@@ -1,6 +1,6 @@
-"""What a report says of a run or a study, read once and typed.
+"""The data of a report on a run or a study, read once and typed.
 
-Half done or whole: what is missing is empty. No torch, and nothing of the room `studies` for a run.
+Finished or not: what is missing is empty. No torch, and nothing of the room `studies` for a run.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ IMAGES = 1000  # where no record says how many: percentages have one decimal the
 
 
 class Judgement(NamedTuple):
-    """The verdict on a run, as it was written down."""
+    """The verdict on a run, as it was recorded."""
 
     state: str
     reason: str
@@ -44,14 +44,14 @@ class Judgement(NamedTuple):
 
     @property
     def tone(self) -> str:
-        """The role of a colour, and a class of the page; "" for one that is neither."""
+        """The role of a colour, and a class of the page; "" if neither good nor wrong."""
         if self.state.startswith(NO_BETTER):
             return ""
         return "good" if self.state == "healthy" else "wrong"
 
 
 class Evidence(NamedTuple):
-    """What a report says of a run. Metrics, records and panels may be missing."""
+    """The data of a report on a run. Metrics, records and panels may be missing."""
 
     name: str
     path: str  # as the user named the run
@@ -71,7 +71,7 @@ class Evidence(NamedTuple):
 
     @property
     def config(self) -> Config | None:
-        """What it was asked to do."""
+        """The config of the run."""
         return self.info.config
 
     @property
@@ -86,7 +86,7 @@ class Evidence(NamedTuple):
 
     @property
     def judgement(self) -> Judgement | None:
-        """The newest verdict, None before any epoch; to diverge is a verdict as well."""
+        """The newest verdict, None before any epoch; divergence is a verdict too."""
         if self.state == "diverged":
             reason = self.reason or "the loss is not finite"
             return Judgement("diverged", reason, "lower optimizer.base_lr, or add a warm-up")
@@ -113,7 +113,7 @@ class Evidence(NamedTuple):
 
     @property
     def scored(self) -> list[Record]:
-        """Records of the split and of the epoch of the encoder that were evaluated last."""
+        """Records of the split evaluated last; the encoder's only of its last epoch."""
         return scored_last(self.records)
 
     @property
@@ -149,7 +149,7 @@ class ShownRun(NamedTuple):
 
 
 class StudyEvidence(NamedTuple):
-    """What a report says of a study. Curves, configs of some arms and images may be missing."""
+    """The data of a report on a study. Curves, configs of some arms and images may be missing."""
 
     path: str  # as the user named its directory
     results: Results

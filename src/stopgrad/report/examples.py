@@ -1,6 +1,6 @@
 """A run and its data -> panels of images: views, neighbours, a gallery, a map, a confusion matrix.
 
-The torch side of the report; what comes out are plain arrays. Images are chosen by rule and seed,
+The torch side of the report; its results are plain arrays. Images are chosen by rule and seed,
 never by hand, and embedded once.
 """
 
@@ -33,7 +33,7 @@ from stopgrad.runs import TrainedRun, evaluation_split
 SHOWN = 8  # neighbours of each query
 EXAMPLES = 20  # queries that a reader sees first
 GALLERY = 300  # images that a visitor can pick
-DOTS = 900  # more of them on the map, as points alone
+DOTS = 900  # more images on the map, only as points
 FEWEST = 50  # images below which PaCMAP has too few neighbours to work with
 CHOSEN_AMONG = 1500  # images among which some are chosen where there are no votes
 AT_RANDOM = "images drawn at random"
@@ -80,9 +80,9 @@ def choose_examples(votes: Tensor, labels: Tensor, *, count: int, seed: int) -> 
 def choose_gallery(
     votes: Tensor, labels: Tensor, *, count: int, seed: int, first: Sequence[int] = ()
 ) -> Tensor:
-    """Indices (<= count,) of queries by `GALLERY_RULE`, in order of class and place.
+    """Indices (<= count,) of queries by `GALLERY_RULE`, in order of class and index.
 
-    From votes (Q, C) and labels (Q,); those given as the first are among them.
+    From votes (Q, C) and labels (Q,); those in `first` are included.
     """
     labels = labels.cpu()
     even = _round_robin(labels, seed=seed)
@@ -116,7 +116,7 @@ def _surest_mistakes(votes: Tensor, labels: Tensor) -> list[int]:
 
 
 class Plane(NamedTuple):
-    """Places, and by which method."""
+    """Positions in a plane, and the method that found them."""
 
     points: Tensor  # (N, 2) float32
     method: str
@@ -144,16 +144,16 @@ def pacmap_plane(values: Tensor, *, seed: int) -> Plane:  # (M, F) -> (M, 2)
     """PaCMAP (Wang et al. 2021) with its own defaults; needs the extra `map`."""
     import pacmap
 
-    logging.getLogger("pacmap").setLevel(logging.ERROR)  # it warns of every seed
+    logging.getLogger("pacmap").setLevel(logging.ERROR)  # it warns about every seed
     method = pacmap.PaCMAP(n_components=2, random_state=seed % (1 << 31))
     unit = F.normalize(values, dim=1)
     return Plane(torch.from_numpy(method.fit_transform(unit.numpy(), init="pca")), "PaCMAP", ())
 
 
 def plane(values: Tensor, shown: Tensor, *, seed: int) -> Plane:
-    """The places (M, 2) of the shown rows (M,) of all features (N, F).
+    """The positions (M, 2) of the shown rows (M,) of all features (N, F).
 
-    By PaCMAP where it is installed and the images are enough, else by principal components.
+    By PaCMAP if it is installed and there are enough images, else by principal components.
     """
     if find_spec("pacmap") is not None and len(shown) >= FEWEST:
         return pacmap_plane(values[shown], seed=seed)
@@ -195,7 +195,7 @@ def nearest(run: TrainedRun, dataset: Dataset, *, track: Track = no_progress) ->
 def _in_bank(
     run: TrainedRun, bank: Images, queries: Images, *, least: int, track: Track
 ) -> Nearest:
-    """Every query with its nearest of the bank: those that vote if they have labels, or more."""
+    """Every query with its nearest of the bank: the k that vote, or `least` if that is more."""
     known, asked = (embedded(run, images, track=track) for images in (bank, queries))
     knn, votes = run.info.config.knn, None
     k = min(knn.k, len(bank))
@@ -226,7 +226,7 @@ def _among_themselves(run: TrainedRun, images: Images, *, track: Track) -> Neare
 
 
 def _without_self(near: Neighbors, rows: Tensor) -> Neighbors:
-    """Leaves out each query itself, or else the last of its equals: the bank holds it."""
+    """Leaves out each query itself, which the bank holds; if it is not found, the last one."""
     others = near.indices != rows[:, None]
     others[others.all(dim=1), -1] = False
     shape = (len(rows), near.indices.shape[1] - 1)
@@ -247,13 +247,13 @@ def neighbor_examples(
 def neighbors_of(
     run: TrainedRun, bank: Images, queries: Images, *, track: Track = no_progress
 ) -> NeighborPanel:
-    """Images with their nearest of a bank of the same size; if it has labels, kNN votes too."""
+    """Images with their nearest in a bank of the same size; if it has labels, kNN votes too."""
     found = _in_bank(run, bank, queries, least=SHOWN, track=track)
     return chosen_panel(run, found, found.rows, rule="")
 
 
 def example_places(run: TrainedRun, found: Nearest, *, count: int) -> Tensor:
-    """Places (<= count,) in what was found, by `RULE`; without votes the first, drawn at random."""
+    """Indices (<= count,) into `found`, by `RULE`; without votes the first, drawn at random."""
     if found.votes is None or found.labels is None:
         return torch.arange(min(count, len(found.rows)))
     return choose_examples(found.votes, found.labels, count=count, seed=run.info.config.seed)
@@ -262,7 +262,7 @@ def example_places(run: TrainedRun, found: Nearest, *, count: int) -> Tensor:
 def chosen_panel(
     run: TrainedRun, found: Nearest, places: Tensor, *, rule: str
 ) -> NeighborPanel:  # places (M,)
-    """Some of what was found, ready to be shown."""
+    """Some of the queries in `found`, ready to be shown."""
     votes, knn = found.votes, run.info.config.knn
     return NeighborPanel(
         queries=found.images.take(found.rows[places].numpy()),

@@ -1,4 +1,4 @@
-"""A run -> what a page says beside its figures: tables, protocols, the finding, facts.
+"""A run -> the text of a page, next to its figures: tables, protocols, the finding, facts.
 
 No torch.
 """
@@ -40,7 +40,7 @@ TIMES = "\N{MULTIPLICATION SIGN}"
 
 
 class Fact(NamedTuple):
-    """One thing that was done, and its name."""
+    """A fact about what was done, and its name."""
 
     name: str
     value: str
@@ -56,7 +56,7 @@ class Tile(NamedTuple):
 
 
 def run_lead(run: Evidence) -> str:
-    """What stands under the name of a run: what was trained on what."""
+    """The line under the name of a run: what was trained on what."""
     learned = f"{count(run.info.data['images'])} images of {run.data_name}, without labels."
     return f"SimSiam pretraining of {run.info.config.encoder.name} on {learned}"
 
@@ -133,7 +133,7 @@ def training_seconds(evidence: Evidence) -> float:
 
 
 def decay_tile(extents: Sequence[Extent], published: Sequence[Extent] = ()) -> Tile:
-    """N of a run, or from the least to the most of several, beside that of the published run."""
+    """N of a run, or the range of several, next to that of the published run."""
     of_published = folds_range(published or [published_extent()])
     note = f"e-folds that weight decay erases; published: {of_published}"
     return Tile("N", folds_range(extents), note)
@@ -207,7 +207,7 @@ def score_table(records: Sequence[Record]) -> Table:
             scores = [_share(record, None if record is None else record.value) for record in own]
             scores[0] = scores[0]._replace(emphasis="strong")
             encoder = found.get((metric, labels, "encoder"))
-            # The five first of five classes say nothing.
+            # The top five of five classes say nothing.
             top5 = encoder.top5 if encoder and len(encoder.per_class) > 5 else None
             named = TableCell(metric_text(metric)), TableCell(f"{100 * labels:g}{SPACE}%", labels)
             rows.append((*named, *scores, _share(encoder, top5)))
@@ -337,7 +337,7 @@ def protocol_text(protocol: Mapping[str, Any]) -> str:
 
 
 def _compared(encoder: Record, other: Record) -> str:
-    """No clear difference: within two standard errors of two independent samples."""
+    """The difference in words; it is clear beyond two standard errors of independent samples."""
     difference = encoder.value - other.value
     name = {"untrained": "the untrained one", "pixels": "raw pixels"}.get(other.of, other.of)
     gap = points(difference, images=encoder.images_scored)
@@ -347,7 +347,7 @@ def _compared(encoder: Record, other: Record) -> str:
 
 
 def _share(record: Record | None, value: float | None) -> TableCell:
-    """A percentage of the images of a record; nothing where there is none."""
+    """A share of a record's images in percent; an empty cell without a value."""
     if record is None or value is None:
         return TableCell()
     return TableCell(percent(value, images=record.images_scored), value)

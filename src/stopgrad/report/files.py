@@ -87,7 +87,7 @@ def _for_any_font(svg: str) -> str:
 
 
 def _figures_of(chapter: Evidence | StudyEvidence) -> list[Figure]:
-    """The charts in the order of the page; no file that draws is loaded for a grid of images."""
+    """The charts in page order; their modules are imported here, as grids of images need none."""
     from stopgrad.report import accuracy, curves
 
     if isinstance(chapter, StudyEvidence):
@@ -151,7 +151,7 @@ def view_grid(panel: ViewPanel, *, columns: int = 3) -> Image.Image:
 def neighbor_grid(panel: NeighborPanel) -> Image.Image:
     """A row per query: the image, what it is and was taken for, and its nearest images.
 
-    Below each neighbour stand its class, or without one its file, and its cosine similarity. A
+    Below each neighbour are its class, or its file if it has none, and its cosine similarity. A
     neighbour of the query's class has a solid frame, one of another class a dashed frame and a
     cross.
     """

@@ -67,9 +67,9 @@ def data_uri(pixels: Pixels) -> str:
 
 
 def sheet(images: Sequence[Pixels], *, most_bytes: int = MOST_BYTES) -> Sheet:
-    """One sheet of images (H, W, 3) of one size, as they are if that takes few enough bytes.
+    """One sheet of images (H, W, 3) of one size, lossless if that takes few enough bytes.
 
-    Else at the best quality that is small enough, in the end with smaller tiles.
+    Else at the best quality that is small enough, as a last resort with smaller tiles.
     """
     for made in _attempts(images):
         if len(made.source) <= 4 * most_bytes / 3:
@@ -78,7 +78,7 @@ def sheet(images: Sequence[Pixels], *, most_bytes: int = MOST_BYTES) -> Sheet:
 
 
 def _attempts(images: Sequence[Pixels]) -> Iterator[Sheet]:
-    """Sheets that become smaller and smaller."""
+    """Smaller and smaller sheets, in bytes."""
     whole = max(images[0].shape[:2])
     longest = min(whole, TILE)
     for side in [longest, *(side for side in SMALLER if side < longest)]:
@@ -148,7 +148,7 @@ class ImageSections(NamedTuple):
 
 
 def image_sections(evidence: Evidence | None, *, run: str = "") -> ImageSections:
-    """What a page shows of a run's images; `run` says which one of a study it is."""
+    """The sections on a run's images; `run` says which one of a study it is."""
     sections = ImageSections(run)
     if evidence is None:
         return sections
@@ -225,16 +225,16 @@ def gallery_data(
     rows: npt.NDArray[np.int64],
     places: npt.NDArray[np.int64],
 ) -> dict[str, Any]:
-    """What the script reads.
+    """The data for the script.
 
     Each of `images` is [class, taken for, [[tile, class, similarity], ...]]; the tile of an image
-    is its place, those of neighbours follow. A class is a place in `names`, or null.
+    is its index, those of neighbours follow. A class is an index into `names`, or null.
 
     Args:
         panel: Q queries with K neighbours each.
         made: The sheet of their tiles.
         rows: (T,) rows of the bank that the tiles from Q on show.
-        places: (Q, K) places in `rows`.
+        places: (Q, K) indices into `rows`.
     """
     first, labels = len(panel.queries), [label_of(panel.bank.labels, int(row)) for row in rows]
     images: list[list[Any]] = []

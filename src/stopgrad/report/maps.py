@@ -27,8 +27,8 @@ from stopgrad.report.style import (
 SIDE = 440  # px of the longer side of the inside of a map
 MAP_SHAPES = ("circle", "diamond", "triangle-up", "square")  # so that classes differ by these too
 MOST_COLOURED = 20  # classes; of two that share a colour each has a shape of its own
-NARROWEST = 0.5  # the shorter side of a map to its longer one, at least
-MARGIN = 1.06  # the range of an axis to that of the points
+NARROWEST = 0.5  # least ratio of the shorter side of a map to its longer one
+MARGIN = 1.06  # ratio of the range of an axis to that of the points
 SMALLEST = 1e-6  # range below which all points are one
 DOT, PLAIN = 46, 14  # px² of a point whose image is shown, and of all others
 SQUARE = 36  # px from one class of the matrix to the next
@@ -117,7 +117,7 @@ def map_chart(panel: MapPanel) -> Spec:
 
 
 def coloured_classes(panel: MapPanel) -> list[int]:
-    """The classes that have a colour; none when they are too many."""
+    """The classes that have a colour; none if there are too many."""
     present = [] if panel.labels is None else sorted(set(panel.labels.tolist()))
     return present if len(present) <= MOST_COLOURED else []
 
@@ -130,9 +130,9 @@ def _dot_row(panel: MapPanel, index: int) -> dict[str, Any]:
 
 
 def _map_axis(panel: MapPanel, place: int) -> tuple[dict[str, Any], int]:
-    """One axis around the middle of its points, where a px is as much as on the other; its px.
+    """One axis centred on its points, to the same scale as the other, and its length in px.
 
-    Each is as long as what lies along it, but no strip.
+    Each is as long as its points need, but never so short that the map is a strip.
     """
     lows, highs = panel.points.min(axis=0), panel.points.max(axis=0)
     widest = max(float((highs - lows).max()), SMALLEST)
@@ -248,7 +248,7 @@ def _square(panel: ConfusionPanel, row: int, column: int) -> dict[str, Any]:
 def _class_axis(
     names: dict[str, str], orient: Literal["top", "left"], angle: int
 ) -> dict[str, Any]:
-    """Classes in order, known by their number, because two may have the same name."""
+    """Classes in order, identified by their number, because two may have the same name."""
     expression, order = f"{json.dumps(names)}[datum.value]", list(names)
     axis = {"labelExpr": expression, "labelAngle": angle, "labelLimit": 110}
     axis |= {"labelOverlap": False, "grid": False, "orient": orient}

@@ -57,7 +57,7 @@ def arms_over_time(
 
 
 def thinned(points: Sequence[T]) -> list[T]:
-    """As many points of a line as are drawn, at one distance, the last one always."""
+    """At most `MOST_POINTS` points of a line, evenly spaced, the last one always included."""
     every = max(1, -(-len(points) // MOST_POINTS))
     return list(points[::-1][::every][::-1])
 

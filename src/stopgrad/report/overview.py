@@ -1,4 +1,4 @@
-"""Several runs or studies -> what stands before them on a page: one table, and runs overlaid."""
+"""Several runs or studies -> the overview before them on a page: one table, and runs overlaid."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ RANK = "effective_rank"
 
 
 class Glance(NamedTuple):
-    """What stands before several chapters of one kind."""
+    """The overview before several chapters of one kind."""
 
     title: str
     table: Table
@@ -102,7 +102,7 @@ def _score(run: Evidence, metric: str, of: str) -> TableCell:
 
 
 def _names(runs: Sequence[Evidence]) -> list[str]:
-    """The names of runs, or their paths where two have one name."""
+    """The names of runs, or their paths where two share a name."""
     names = [printable(run.name) for run in runs]
     return names if len({*names}) == len(names) else [printable(run.path) for run in runs]
 
@@ -137,7 +137,7 @@ def _knn(row: LoggedRow) -> float | None:
 def _curve(
     run: Evidence, name: str, pick: Callable[[LoggedRow], Any], written: Callable[[float], str]
 ) -> list[dict[str, Any]]:
-    """The points of one run, at most so many, the last one always; none for a single one."""
+    """The points of one run, `thinned`; none if there is only one."""
     found = [(row["epoch"], pick(row)) for row in epoch_rows(run.metrics)]
     points = [(epoch, value) for epoch, value in found if value is not None]
     return [

@@ -94,7 +94,7 @@ def _chapter(evidence: Evidence | StudyEvidence) -> Chapter:
 
 
 def _overviews(chapters: Sequence[Evidence | StudyEvidence]) -> list[Glance]:
-    """What stands before several chapters."""
+    """The overviews before several chapters; none for a single one."""
     if len(chapters) == 1:
         return []
     from stopgrad.report.overview import overviews
@@ -110,7 +110,7 @@ def _counted(chapters: Sequence[Evidence | StudyEvidence]) -> str:
 
 
 def run_chapter(evidence: Evidence) -> Chapter:
-    """What `run.html` shows of a run; what has no data is empty, and its section is left out."""
+    """The values for `run.html`; what has no data is empty, and its section is left out."""
     records, knobs = evidence.scored, knob_table(evidence.info.config)
     judgement, measured = evidence.judgement, curves.measure_figures(evidence)
     return {
@@ -140,7 +140,7 @@ def run_chapter(evidence: Evidence) -> Chapter:
 
 
 def missing_lines(evidence: Evidence) -> list[str]:
-    """What is not there yet, and how to get it."""
+    """What the run still lacks, and how to get it."""
     lines, done, path = [], len(evidence.epochs), quote(str(evidence.path))
     state, epochs = evidence.state or "state unknown", evidence.info.config.epochs
     if state == "diverged":

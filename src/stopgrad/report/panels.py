@@ -64,7 +64,7 @@ class MapPanel:
 
 @dataclass(frozen=True)
 class ConfusionPanel:
-    """How many images of each class are taken for each class by kNN."""
+    """How many images of each class kNN takes for each class."""
 
     counts: npt.NDArray[np.int64]  # (C, C): a row for each class, a column for what it is taken for
     class_names: Sequence[str]
@@ -72,7 +72,7 @@ class ConfusionPanel:
 
 
 class Exploration(NamedTuple):
-    """All that a page needs to explore a run."""
+    """Everything that a page needs to explore a run."""
 
     examples: NeighborPanel  # some, chosen by rule: what a reader sees first
     gallery: NeighborPanel  # some hundred to pick from
@@ -122,7 +122,7 @@ def shown(pixels: Pixels) -> Pixels:  # (..., C) -> (..., 3)
 
 
 def how_shown(channels: int) -> str:
-    """What a reader should know of images that are no colours; empty for the others."""
+    """What a reader should know about images that are not colours; empty for the others."""
     if channels == 3:
         return ""
     what = "the first three are shown as red, green and blue" if channels > 3 else "one is shown"

@@ -55,10 +55,10 @@ REFERENCES = (
 )
 LARGER = {"A1": 1.0, "A0": 2**0.5}
 TAKEAWAYS = 3
-LETTERS = 4  # px that those of the drawing of the model are larger than on a page
+LETTERS = 4  # px by which letters in the model's drawing are larger than on a page
 COMMANDS = 4  # at the foot of the sheet
 LONGEST_TITLE = 200  # characters
-SMALL = (190, 130)  # px of the inside of a chart of which two stand side by side
+SMALL = (190, 130)  # px of the inside of each of two charts side by side
 ORIGINALS, QUERIES, NEAREST = 4, 3, 6  # images that are shown
 METRICS = 2  # in the table of a run; the page has them all
 FONT = "Libertinus Serif"  # that Typst includes
@@ -67,7 +67,7 @@ LONGEST = 24  # letters of a word that is never broken
 
 
 class Heading(NamedTuple):
-    """What stands over a poster, and how large its sheet is; what is empty is left out."""
+    """The text above a poster, and the size of its sheet; what is empty is left out."""
 
     title: str = ""  # in place of the question
     authors: str = ""
@@ -80,7 +80,7 @@ PLAIN = Heading()
 
 
 class Takeaway(NamedTuple):
-    """One thing that was found."""
+    """One finding."""
 
     says: str
     answer: str = ""  # whether a published finding shows
@@ -91,7 +91,7 @@ class Takeaway(NamedTuple):
 class Part(NamedTuple):
     """A piece of a column as the template takes it; what is empty is left out."""
 
-    chapter: str = ""  # the name of its own, where there are several
+    chapter: str = ""  # the name of its chapter, where there are several
     title: str = ""
     rank: int = 5  # parts with the highest are left out first
     texts: Sequence[str] = ()
@@ -101,7 +101,7 @@ class Part(NamedTuple):
     findings: Sequence[Any] = ()  # rows of a table of findings
     images: dict[str, Any] | None = None
     facts: Sequence[Fact] = ()
-    hero: bool = False  # stands over the columns where there is a single chapter
+    hero: bool = False  # placed above the columns where there is a single chapter
 
 
 def write_poster(chapters: Chapters, *, out: Path, heading: Heading = PLAIN) -> Path:
@@ -181,7 +181,7 @@ def _hero(chapter: Evidence | StudyEvidence) -> dict[str, Any] | None:
 
 
 def _of_findings(study: StudyEvidence) -> list[Takeaway]:
-    """The findings that are decided first, then what is best."""
+    """The findings, decided ones first, then the sentence on what is best."""
     found = [
         Takeaway(says.text, answer.text, answer.emphasis or "muted", why.text)
         for says, answer, why in finding_table(study.results).rows
@@ -201,7 +201,7 @@ def _of_numbers(run: Evidence) -> list[Takeaway]:
 
 
 def _heading(chapters: Chapters) -> tuple[str, str]:
-    """The title and what stands under it."""
+    """The title and the line under it."""
     first = chapters[0]
     if len(chapters) > 1:
         return f"SimSiam on {first.data_name}", _counted(chapters)
@@ -230,7 +230,7 @@ def _command(chapter: Evidence | StudyEvidence) -> str:
 
 
 def _question(chapter: Evidence | StudyEvidence) -> str:
-    """What a study asks, or what a run came to."""
+    """The question of a study, or the finding of a run."""
     if isinstance(chapter, StudyEvidence):
         return chapter.results.stored.study.question
     return finding(chapter.scored)
@@ -245,7 +245,7 @@ def _parts(chapters: Chapters) -> Iterator[Part]:
     if first.run is not None and first.run.views is not None:
         text, images = "Two random views of each image.", _views(first.run.views)
         yield Part(title="Augmentation", texts=[text], images=images, rank=1)
-    alone = len(chapters) == 1  # its key figure and its findings stand over the columns
+    alone = len(chapters) == 1  # its key figure and its findings are above the columns
     for chapter in chapters:
         parts = _of_study(chapter) if isinstance(chapter, StudyEvidence) else _of_run(chapter)
         if alone:
@@ -328,7 +328,7 @@ def _chart(figure: Figure) -> dict[str, Any]:
 
 
 def _multiples(figures: Sequence[Figure]) -> list[dict[str, Any]]:
-    """Charts with less room inside and letters as large as before."""
+    """The charts at a smaller size, with letters as large as before."""
     made = []
     for figure in figures:
         assert not isinstance(figure.chart, str)

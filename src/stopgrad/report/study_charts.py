@@ -52,12 +52,12 @@ def curve_figures(evidence: StudyEvidence) -> list[Figure]:
 
 
 def is_curve(points: Sequence[CurvePoint]) -> bool:
-    """Whether there are enough moments for a curve."""
+    """Whether there are enough epochs for a curve."""
     return len({point.epoch for point in points}) >= FEWEST_POINTS
 
 
 def _lines(points: Sequence[CurvePoint]) -> str:
-    """What the lines of some arms are."""
+    """What the lines in a chart of these arms mean."""
     arms = len({point.arm for point in points})
     if arms <= TOGETHER:
         return "Line: mean over seeds; band: one standard deviation."
@@ -93,7 +93,7 @@ def collapsed_arms(evidence: StudyEvidence) -> list[str]:
 
 
 def ended(points: Sequence[CurvePoint], *, percent: bool = False) -> str:
-    """Where the arms stand at the end, from the lowest to the highest."""
+    """The values at the last epoch, of the lowest and the highest arm."""
     last = {point.arm: point for point in points}
     order = sorted(last.values(), key=lambda point: point.summary.mean)
     means = [point.summary.mean for point in order]
@@ -105,7 +105,7 @@ def ended(points: Sequence[CurvePoint], *, percent: bool = False) -> str:
 
 
 def protocol_lines(evidence: StudyEvidence) -> list[str]:
-    """On what the accuracies were scored, then how, a line for each of them."""
+    """The images on which accuracies were scored, then a line on how, for each metric."""
     found = dict[str, list[Record]]()
     for run in evidence.results.runs.values():
         for key, record in run.numbers.items():
@@ -125,7 +125,7 @@ def protocol_lines(evidence: StudyEvidence) -> list[str]:
 
 
 def _protocol_of_all(records: Sequence[Record]) -> str:
-    """What holds for every number of a metric, and the names of what does not."""
+    """The protocol shared by all numbers of a metric, and the names of what differs."""
     protocols = [record.protocol for record in records]
     names = dict.fromkeys(name for protocol in protocols for name in protocol)
     same = {n: protocols[0].get(n) for n in names if len({str(p.get(n)) for p in protocols}) == 1}
@@ -163,7 +163,7 @@ def seeds_chart(
 
 
 def curve_rows(points: Sequence[CurvePoint], *, percent: bool = False) -> list[dict[str, Any]]:
-    """Points as a chart takes them, at most so many of each arm, the last one always."""
+    """Points as a chart takes them, `thinned` for each arm."""
     rows = []
     for arm in dict.fromkeys(point.arm for point in points):
         own = [point for point in points if point.arm == arm]

@@ -51,12 +51,12 @@ from stopgrad.studies import (
 )
 
 ENDED = ("collapsed", "diverged", "failed")
-"""Phases of a run that the same command, given again, leaves as it is."""
+"""Phases in which repeating the command leaves a run as it is."""
 LISTED = 5  # runs that lack numbers
 
 
 def study_chapter(evidence: StudyEvidence) -> dict[str, Any]:
-    """What `study.html` shows of a study; what has no data is empty, its section left out."""
+    """The values for `study.html`; what has no data is empty, its section left out."""
     results, study, shown = evidence.results, evidence.results.stored.study, evidence.shown
     return {
         "template": "study.html",
@@ -90,7 +90,7 @@ def study_chapter(evidence: StudyEvidence) -> dict[str, Any]:
 
 
 def definitions(results: Results) -> str:
-    """What the numbers of the tables are."""
+    """What the numbers in the tables mean."""
     spread = "Standard deviations are those of the sample (n - 1)."
     return f"{spread} {bold_text(results)} {visible_text(results)}"
 
@@ -107,7 +107,7 @@ def few_epochs(evidence: StudyEvidence) -> str:
 
 
 def missing_lines(evidence: StudyEvidence) -> list[str]:
-    """What a half-finished study lacks, run by run, and how to go on."""
+    """What a half-finished study lacks, run by run, and how to continue."""
     missing, slots = missing_runs(evidence.results), evidence.results.stored.slots
     if not missing:
         return []
@@ -187,7 +187,7 @@ def study_facts(evidence: StudyEvidence) -> list[Fact]:
 
 
 def study_command(evidence: StudyEvidence) -> str:
-    """The command that repeats the study, or goes on with it."""
+    """The command that repeats or continues the study."""
     stored = evidence.results.stored
     words = ["stopgrad", "study", "run", stored.study.name, "--data", stored.data.spec]
     words += ["--out", evidence.path, "--preset", stored.preset]
@@ -211,7 +211,7 @@ def component_table(results: Results) -> Table | None:
         cells = [TableCell(arm.name)]
         for metric in metrics:
             cell = results.cells.get(Place(arm.name, metric, most))
-            # Without a note: the verdicts say what became of each run.
+            # Without a note: the verdicts say how each run ended.
             found = TableCell() if cell is None else mean_cell(cell, metric)._replace(note="")
             cells.append(found)
         rows.append((*cells, TableCell(_verdicts(results, arm.name))))
@@ -235,13 +235,13 @@ def _verdicts(results: Results, arm: str) -> str:
 
 
 def _state(run: StudyRun) -> str:
-    """The newest verdict on a run, "" before any; by its records where they tell more."""
+    """The newest verdict on a run, refined by its records; "" before any."""
     records = [*run.numbers.values()]
     return state_text(run.state.verdict or "", records, epoch=run.state.epoch)
 
 
 def run_table(results: Results) -> Table:
-    """Every run: how it stands, how long it took, and the newest kNN that it was watched by."""
+    """Every run: its state, how long it took, and the newest kNN that it was watched by."""
     rows = []
     for slot in results.stored.slots:
         run = results.runs[slot.run]

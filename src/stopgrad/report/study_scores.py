@@ -21,7 +21,7 @@ from stopgrad.report.facts import place_text
 from stopgrad.report.study_tables import published_scale
 from stopgrad.report.style import Figure, Spec, drawn
 
-FEW_ARMS = 4  # up to so many are compared over the label fraction
+FEW_ARMS = 4  # arms at most, to be compared over the label fraction
 NEAR = 0.3  # guessing is drawn where it widens the axis by no more than this part
 
 
@@ -43,7 +43,7 @@ def key_figures(evidence: StudyEvidence) -> list[Figure]:
 
 
 def score_figures(evidence: StudyEvidence) -> list[Figure]:
-    """The other numbers of ours: the other panels against a knob, or arm by arm."""
+    """Our other numbers: the other panels against a knob, or arm by arm."""
     found = [score for score in scores(evidence.results) if not score.published]
     axis, shown = _axis(evidence), set(_of_the_question(evidence))
     rest = [score for score in found if score not in shown]
@@ -113,7 +113,7 @@ def _key_figure(evidence: StudyEvidence, ours: Sequence[ArmScore]) -> Figure:
 
 
 def _guessing(evidence: StudyEvidence, chosen: Sequence[ArmScore]) -> tuple[float | None, str]:
-    """The accuracy of guessing, in percent, where it is to be drawn, and a sentence of it."""
+    """The accuracy of guessing, in percent, if it is to be drawn, and a sentence about it."""
     stored = evidence.results.stored
     if "chance" not in stored.study.protocol.beside or not chosen[0].is_accuracy:
         return None, ""
@@ -125,7 +125,7 @@ def _guessing(evidence: StudyEvidence, chosen: Sequence[ArmScore]) -> tuple[floa
 
 
 def _extremes(found: Sequence[ArmScore]) -> tuple[ArmScore, ArmScore]:
-    """The best and the worst."""
+    """The scores with the highest and the lowest mean."""
     return max(found, key=lambda s: s.mean), min(found, key=lambda s: s.mean)
 
 

@@ -46,7 +46,7 @@ REPORT = "the SimSiam study of tillaczel/simsiam (github.com/tillaczel/simsiam)"
 PAPER = "the method: X. Chen and K. He, CVPR 2021 (arxiv.org/abs/2011.10566)"
 BESIDE = {"untrained": "untrained encoder", "pixels": "raw pixels"}
 SORTED_LAST = -1.0  # the value of a cell without a number, for sorting
-# What may have become of runs that are not sound, by its field of `Cell`.
+# How runs that are not sound may have ended, by field of `Cell`.
 ENDS = {
     "dimensional": "dimensional collapse",
     "collapsed": "collapsed",
@@ -64,7 +64,7 @@ ANSWERS: dict[Answer, Emphasis] = {
 
 
 def score_tables(results: Results) -> list[Table]:
-    """A table for each metric that any run can have, then what the chosen arm scores at last.
+    """A table for each metric that any run can have, then the chosen arm's final scores.
 
     Columns without a number are left out.
     """
@@ -78,7 +78,7 @@ def score_tables(results: Results) -> list[Table]:
 def score_table(results: Results, metric: str, *, measured: str = "here") -> Table:
     """One metric: a row for each arm, ours and the published number for each label fraction.
 
-    `measured` is the head over a measure of collapse, which needs no labels.
+    `measured` is the column head of a measure of collapse, which needs no labels.
     """
     study = results.stored.study
     fractions = labels_of(metric, study.protocol)
@@ -106,7 +106,7 @@ def score_table(results: Results, metric: str, *, measured: str = "here") -> Tab
 
 
 def _decay_cells(results: Results) -> dict[str, list[TableCell]]:
-    """N of each arm, and of the published one, where arms differ in it; "": of any other row."""
+    """Cells with N of each arm, here and published, if arms differ in it; "": for other rows."""
     own, published = arm_extents(results), published_extents(results)
     if len({folds_text(each.folds) for each in own.values()}) < 2:
         return {"": []}
@@ -123,7 +123,7 @@ def _decay_cells(results: Results) -> dict[str, list[TableCell]]:
 
 
 def length_text(results: Results) -> str:
-    """N of the arms, with steps and passes, beside the published; "" before any run is scored."""
+    """N of the arms, with steps and passes, next to the published; "" before any run is scored."""
     own, published = [*arm_extents(results).values()], [*published_extents(results).values()]
     if not own:
         return ""
@@ -133,7 +133,7 @@ def length_text(results: Results) -> str:
 
 
 def scale_text(results: Results) -> str:
-    """The scale here beside that of the published numbers, in one line; "" without either."""
+    """The scale here next to that of the published numbers, in one line; "" without either."""
     here = _scale_here(results)
     if results.stored.study.published is None or not here:
         return ""
@@ -154,10 +154,10 @@ def _scale_here(results: Results) -> str:
 
 
 def published_scale(results: Results) -> str:
-    """The same of the published numbers, and their source by name."""
+    """The scale of the published numbers, and the name of their source."""
     published = results.stored.study.published
     assert published is not None
-    if published.source != "report":  # it says itself what it is
+    if published.source != "report":  # another source describes itself
         source = published.source.replace("report", REPORT, 1)
         return f"{source}, {_counted(published.seeds, 'seed')}"
     config = next(iter(published_configs(results).values()), Config())
@@ -196,7 +196,7 @@ def visible_text(results: Results) -> str:
 
 
 def _seeds(results: Results, metric: str, labels: float) -> int:
-    """How many seeds the arms have that have most."""
+    """The largest number of seeds that any arm has."""
     pairs = results.pairs.items()
     return max(len(found) for place, found in pairs if place[1:] == (metric, labels))
 
@@ -272,7 +272,7 @@ def _name(row: ResultRow) -> str:
 
 
 def _score_cells(results: Results, row: ResultRow) -> list[TableCell]:
-    """Our number, then the published one, as it was printed, where a study has any."""
+    """Our number, then the published one as printed, if the study has published numbers."""
     best: Emphasis = "strong" if row.mark in ("best", "level") else ""
     ours = mean_cell(row.cell, row.place.metric)._replace(emphasis=best)
     if results.stored.study.published is None:
@@ -286,7 +286,7 @@ def _score_cells(results: Results, row: ResultRow) -> list[TableCell]:
 
 
 def mean_cell(cell: Cell, metric: str) -> TableCell:
-    """A mean with its spread and count, and what became of the runs that are not in it."""
+    """A mean with its spread and count, and how runs that are not sound ended."""
     counts = {name: getattr(cell, name) for name in ENDS}
     ends = [f"{n} {ENDS[name]}" for name, n in counts.items() if n]
     note = ", ".join(ends)
@@ -299,7 +299,7 @@ def mean_cell(cell: Cell, metric: str) -> TableCell:
 def _caption(results: Results, metric: str) -> str:
     study = results.stored.study
     what = metric_text(metric)
-    named = what if what[1:2].isupper() else what[0].upper() + what[1:]  # kNN begins small
+    named = what if what[1:2].isupper() else what[0].upper() + what[1:]  # kNN keeps its small k
     start = f"{named}: mean ± standard deviation (number of runs)"
     if clean := clean_images(results, metric):
         start += f" on {clean}"
@@ -323,7 +323,7 @@ def clean_images(results: Results, metric: str) -> str:
 
 
 def scored(results: Results) -> str:
-    """Seeds, the images that were scored, and the arm that was chosen by them."""
+    """Seeds, the images that were scored, and the arm that was chosen on them."""
     stored = results.stored
     split = stored.study.protocol.split
     images = {

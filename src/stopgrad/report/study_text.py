@@ -63,7 +63,7 @@ def study_table(directory: StudyDirectory, name: str, *, form: Format) -> str:
 
 
 def study_parts(directory: StudyDirectory, name: str) -> Iterator[Table | str]:
-    """The same as tables and sentences, for a terminal; errors as of `study_table`."""
+    """The tables and sentences of a study, for a terminal; errors as for `study_table`."""
     results = load_results(directory, directory.read(name))
     study, length, visible = results.stored.study, length_text(results), visible_text(results)
     yield f"{study.name}: {study.question}"
@@ -83,7 +83,7 @@ def study_markdown(results: Results) -> str:
 
 
 def study_csv(results: Results) -> str:
-    """A study's cells, one a line, with everything about each."""
+    """A study's cells, one per line, with everything about each."""
     text = io.StringIO()
     rows = list(_cells(results))
     writer = csv.DictWriter(text, fieldnames=list(rows[0]) if rows else [], lineterminator="\n")
@@ -184,7 +184,7 @@ def _cells(results: Results) -> Iterator[dict[str, Any]]:
 
 
 def _cell(results: Results, row: ResultRow) -> dict[str, Any]:
-    """Accuracies as fractions, published ones in percent."""
+    """A cell as values; accuracies as fractions, published ones in percent."""
     summary, place = row.cell.summary, row.place
     interval = confidence_interval(summary) if summary is not None else None
     value = published_value(results, row)

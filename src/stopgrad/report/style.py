@@ -107,7 +107,7 @@ def nominal(field: str, **more: Any) -> Spec:
 
 
 def mark(kind: str, values: ChartRows | None = None, **look: Any) -> Spec:
-    """A mark for each of these rows, or of those that are given for the whole chart."""
+    """A mark for each of these rows; None: of the rows given for the whole chart."""
     data = {} if values is None else {"data": {"values": list(values)}}
     return {**data, "mark": {"type": kind, **look}, "encoding": {}}
 
@@ -118,7 +118,7 @@ def encoded(spec: Spec, **channels: Spec) -> Spec:
 
 
 def line(values: ChartRows, *, role: Role | None = None, width: float = 2.5, **more: Any) -> Spec:
-    """A line through these rows, without words: the dots on it have them."""
+    """A line through these rows, without tooltips, which the dots on it have."""
     more |= {} if role is None else {"color": light(role)}
     return mark("line", values, strokeWidth=width, aria=False, **more)
 
@@ -126,7 +126,7 @@ def line(values: ChartRows, *, role: Role | None = None, width: float = 2.5, **m
 def dots(
     values: ChartRows, *, size: float, role: Role = "first", filled: bool = True, **more: Any
 ) -> Spec:
-    """A point for each row, with the row's `text` under the pointer."""
+    """A point for each row, with the row's `text` as its tooltip."""
     look = {"filled": filled, "size": size, "opacity": 1, "color": light(role), **more}
     return encoded(mark("point", values, **look), description=nominal("text"))
 
@@ -180,7 +180,7 @@ class Figure(NamedTuple):
     caption: str
     name: str  # of its file
     chart: Drawing
-    finding: str = ""  # where it stands above the figure and not in the caption
+    finding: str = ""  # if it is shown above the figure and not in the caption
 
 
 def drawn(name: str, chart: Drawing, *, label: str, caption: str, finding: str = "") -> Figure:
@@ -226,7 +226,7 @@ def _by_vega(specification: str) -> str:
         import vl_convert
 
         return str(vl_convert.vegalite_to_svg(specification))
-    # V8, which it holds, reserves tens of GB of address space, and aborts a process that may not.
+    # Its V8 reserves tens of GB of address space, and aborts a process that is not allowed to.
     done = subprocess.run(
         [sys.executable, "-P", "-c", _CONVERT], input=specification.encode(), capture_output=True
     )
@@ -240,9 +240,9 @@ def _by_vega(specification: str) -> str:
 
 
 def _adapt(element: ET.Element, *, prefix: str) -> None:
-    """Tips and colours for the page, and clip paths by names of their own.
+    """Sets tooltips and colours for the page, and gives clip paths unique names.
 
-    Vega counts them from clip0 in every chart of a page.
+    Vega counts clip paths from clip0 in every chart of a page.
     """
     attributes = element.attrib
     element.tag = element.tag.removeprefix(_NAMESPACE)

@@ -43,9 +43,9 @@ class TableCell(NamedTuple):
     """One cell."""
 
     text: str = ""
-    number: float | None = None  # what it is sorted by; its text where there is none
+    number: float | None = None  # the sort key; None: its text
     runs: int | None = None  # behind a mean
-    note: str = ""  # what became of runs that are not sound
+    note: str = ""  # how runs that are not sound ended
     emphasis: Emphasis = ""
 
     @property
@@ -74,7 +74,7 @@ class Table:
         return [column.name for column in self.columns]
 
     def without_empty_columns(self) -> Table:
-        """The columns in which any row has text."""
+        """The table with only the columns in which a row has text."""
         kept = [n for n in range(len(self.columns)) if any(row[n].written for row in self.rows)]
         return replace(
             self,
@@ -83,7 +83,7 @@ class Table:
         )
 
     def turned(self) -> Table:
-        """The same with a column for each row."""
+        """The table transposed, with a column for each row."""
         heads = (Column(row[0].written, "right") for row in self.rows)
         rows = [
             (TableCell(column.name), *(row[n] for row in self.rows))
@@ -92,7 +92,7 @@ class Table:
         return replace(self, columns=(self.columns[0], *heads), rows=tuple(rows[1:]))
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RichTable]:
-        """The first form that has room for every word."""
+        """Renders the first layout that has room for every word."""
         turned = self.turned()
         for table, tight in ((self, False), (self, True), (turned, True)):
             made = as_rich(table, tight=tight)
@@ -115,7 +115,7 @@ def as_markdown(table: Table) -> str:
 
 
 def one_line(text: str) -> str:
-    """Text that stays on its line, and in one cell of a table, of Markdown."""
+    """Text that stays on one line, and in one cell of a Markdown table."""
     return " ".join(text.split()).replace("|", "\\|")
 
 
@@ -194,9 +194,9 @@ def as_csv(table: Table) -> str:
 
 
 def as_print(table: Table) -> dict[str, Any]:
-    """For a poster, plain data: what was published stands in the cell of ours, not beside it.
+    """Plain data for a poster, where a published number shares the cell of ours.
 
-    A count that all means share moves to the first head.
+    A count that all means share moves to the first column's head.
 
     Returns:
         `caption`; `columns` of `name` and `align`; `rows` of cells with `text`, `emphasis`, `note`

@@ -1,4 +1,4 @@
-"""How fast stopgrad is on this machine, beside the machine's own limit; what a run will cost.
+"""How fast stopgrad is on this machine, relative to the machine's limit; what a run will cost.
 
 In: `Sizes`, and no data, because images are random pixels. Out: `Speed`, medians with their spread:
 the rate of a large matrix product, the training step and its phases, views, embedding, kNN, linear

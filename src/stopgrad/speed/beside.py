@@ -37,7 +37,7 @@ class Beside(NamedTuple):
 
 
 def measure_beside(config: Config, effort: Effort, *, loops: int) -> tuple[Beside, ...]:
-    """Trains on random pixels with one thread and with PyTorch's present number, by turns.
+    """Trains on random pixels, alternating between one thread and PyTorch's present number.
 
     Args:
         config: On a CPU.
@@ -82,7 +82,7 @@ def _found(name: str, threads: int, loops: int, *, rates: Sequence[tuple[float, 
 
 @contextmanager
 def busy(loops: int) -> Iterator[None]:
-    """So many programs compute meanwhile; they end with this process too, however it ends."""
+    """Runs this many busy programs in here; they also end with this process, however it ends."""
     started = [subprocess.Popen([sys.executable, "-P", "-c", LOOP]) for _ in range(loops)]
     try:
         yield

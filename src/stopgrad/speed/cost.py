@@ -52,7 +52,7 @@ class Sample(NamedTuple):
 
 
 class Cost(NamedTuple):
-    """What a run will need."""
+    """The time and memory that a run will need."""
 
     seconds: float  # of all epochs, without decoding
     step_seconds: float
@@ -209,8 +209,8 @@ def _describe(steps: list[Sample], batch: int) -> str:
 def _reset_peaks(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    # What was freed but not given back would hide small work, which then fits into it.
-    with suppress(AttributeError, OSError, TypeError):  # glibc alone
+    # Memory that was freed but not returned would hide small work, which fits into it.
+    with suppress(AttributeError, OSError, TypeError):  # glibc only
         ctypes.CDLL(None).malloc_trim(0)
     with suppress(OSError):
         PEAK_RESET.write_text("5")  # proc(5): resets VmHWM; Linux only

@@ -1,4 +1,4 @@
-"""All measurements in order, and their JSON object; views, kNN, probe and decoding among them."""
+"""All measurements in order, and their JSON object; including views, kNN, probe and decoding."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def measure_speed(
     Args:
         sizes: How much to measure.
         device: auto, cpu, cuda or cuda:N.
-        beside: Busy programs beside which steps on the CPU are measured too.
+        beside: Number of busy programs, next to which steps on the CPU are measured too.
         say: Called with the name of each measurement before it starts.
 
     Raises:
@@ -183,7 +183,7 @@ def _medians(found: Speed | StepSpeed | Beside) -> dict[str, Any]:
 
 
 def _configs(sizes: Sizes, *, device: str) -> list[Config]:
-    """ResNet-18 and the `cpu` preset's encoder, whose learning rate stays constant for long."""
+    """ResNet-18 and the `cpu` preset's encoder, in runs so long that the rate stays constant."""
     return [
         preset("cifar", batch=sizes.batches[0], epochs=10_000, device=device),
         preset("cpu", batch=sizes.batches[1], epochs=10_000, device=device),

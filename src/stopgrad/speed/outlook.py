@@ -26,7 +26,7 @@ READING = (
     "bands",
     "encoder.channels",
 )
-"""The knobs by which images are read, and as how many channels."""
+"""The knobs that decide how images are read, and as how many channels."""
 
 PACKED_ABOVE = 0.5  # fraction of the memory that decoded images may fill without a store
 
@@ -82,9 +82,9 @@ class Outlook(NamedTuple):
 
 
 def look_ahead(findings: Findings, config: Config) -> Outlook:
-    """Takes a few steps on the readable images by the config, and a few by a suggestion.
+    """Takes a few steps on the readable images with the config, and a few with a suggestion.
 
-    The suggestion keeps how the config reads images.
+    The suggestion keeps the config's knobs for reading images.
     """
     dataset = findings.dataset
     if dataset is None:

@@ -39,7 +39,7 @@ class Phases(NamedTuple):
     optimizer: float  # new weights
 
     def fractions(self) -> Phases:
-        """The same as fractions, which sum to 1."""
+        """The parts as fractions, which sum to 1."""
         return Phases(*(part / sum(self) for part in self))
 
 

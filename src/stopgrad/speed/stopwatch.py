@@ -67,7 +67,7 @@ def per_call(
 
 
 def times(work: Callable[[], object]) -> Callable[[int], None]:
-    """Work in the form that `per_call` takes."""
+    """Turns work into the form that `per_call` takes."""
 
     def repeat(count: int) -> None:
         for _ in range(count):
@@ -115,7 +115,7 @@ def peak_bytes(device: torch.device) -> int:
 
 
 class MatrixRates(NamedTuple):
-    """Floating-point operations per second, measured right after each other."""
+    """Floating-point operations per second, measured one right after the other."""
 
     bf16: float
     fp32: float

@@ -7,7 +7,7 @@ however many studies share it.
     definition    what a study is: arms, protocol, published findings
     parse         a study's file -> a study, and all that is wrong in it
     plan          a study, a preset and seeds -> the runs to make and the numbers to take
-    stored        a study as its directory holds it, and an edited one against it
+    stored        a study as its directory holds it, compared with an edited one
     claims        claims as files, where file locks do not hold
     folder        one run: what it is, how far it has come, its numbers and costs
     kept          studies without the folders of their runs: three files, and one for each study
@@ -19,13 +19,13 @@ however many studies share it.
     cluster       tasks as jobs of an engine that outlives the runner
     slurm_queue   the engine Slurm
     ray_actors    the engine Ray
-    places        the executor that a user asks for; what engines say of the jobs of a study
+    places        the executor that a user asks for; what engines report about a study's jobs
     runner        the runs of a study, until none is left
     results       runs -> a cell for each arm, metric and fraction; the overview; curves over seeds
     findings      published findings against our numbers
     factorial     arms that are a grid of knobs -> the effect of each step of a knob
     halving       a budget -> rungs of runs, each a study: fewer settings, longer runs
-    lengths       how far the pretrainings went, and the published ones
+    lengths       how far the pretrainings went, and how far the published ones
     study         a study from its name to its last number
 """
 

@@ -51,7 +51,7 @@ class JobClaim(NamedTuple):
 
     @property
     def may_have_job(self) -> bool:
-        """Whether a job was submitted under it, or may be."""
+        """Whether a job was, or still may be, submitted under it."""
         return bool(self.job) or not self.is_dead
 
     @property
@@ -127,7 +127,7 @@ def write_claim(folder: Path, claim: JobClaim) -> None:
 
 
 def give_back(folder: Path, attempt: int) -> None:
-    """Gives one's own claim back, which is forgotten when no job was ever part of it."""
+    """Gives one's own claim back; its file is removed when no job was ever part of it."""
     claim, before = read_claim(folder, attempt), read_claim(folder, attempt - 1)
     if claim is None:
         return
@@ -143,12 +143,12 @@ def read_begin(folder: Path, attempt: int) -> JobBegin | None:
 
 
 def write_begin(folder: Path, attempt: int, begin: JobBegin) -> None:
-    """Written by the job."""
+    """Records where and when a job began; called by the job."""
     write_json(folder / f"job-{attempt}.begun.json", begin._asdict())
 
 
 def beat(folder: Path, attempt: int) -> None:
-    """The job says that it is at work: its begin gets a new date."""
+    """Renews the date of the job's begin, to say that it is at work; called by the job."""
     path = folder / f"job-{attempt}.begun.json"
     with suppress(OSError), open(open_regular(path), "rb") as file:
         os.utime(file.fileno())
@@ -167,7 +167,7 @@ def read_exit(folder: Path, attempt: int) -> JobExit | None:
 
 
 def write_exit(folder: Path, attempt: int, end: JobExit) -> None:
-    """Written by the job."""
+    """Records how a job ended; called by the job."""
     write_json(folder / f"job-{attempt}.exit.json", end._asdict())
 
 

@@ -1,7 +1,7 @@
 """Tasks as jobs of an engine that outlives the runner: a queue of Slurm, actors of Ray.
 
 A runner that comes back, or a second one, finds the claims of all jobs in the folders of their
-runs, follows those that are at work and takes note of those that have ended meanwhile.
+runs, follows those that are at work and records those that have ended in the meantime.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from stopgrad.studies.folder import RunFolder
 from stopgrad.studies.task import StudyTask, read_task
 
 ASK_S = 1.0  # between two questions to the engine, and two looks at the files of a job
-GONE_S = 5.0  # a job that its engine does not know for so long and that left no exit code has died
-SILENT_S = 180.0  # a job at work that says nothing for so long is cancelled: its machine is stuck
-STALE_S = 60.0  # a claim from another machine under which no job is submitted for so long is void
+GONE_S = 5.0  # a job without an exit code that its engine has not known for this long is dead
+SILENT_S = 180.0  # a job at work that is silent for this long is cancelled: its machine is stuck
+STALE_S = 60.0  # a claim from another machine is void if no job is submitted for this long
 
 HELD = "HELD"  # a job that its engine could not start and will not try again
 RUNNING = ("RUNNING", "", HELD)  # a job that may be at work; HELD if it was held after it began
@@ -41,7 +41,7 @@ NEVER_BEGUN = -signal.SIGTERM  # exit code of a job that was cancelled in the qu
 
 
 class Queued(NamedTuple):
-    """What an engine says of a job that has not ended."""
+    """What an engine reports about a job that has not ended."""
 
     job: str  # its id
     state: str  # in the words of the engine
@@ -50,7 +50,7 @@ class Queued(NamedTuple):
 
 
 class Engine(Protocol):
-    """Carries out jobs on other machines; none of its answers is taken for lasting."""
+    """Carries out jobs on other machines; its answers may soon be out of date."""
 
     name: str
 
@@ -139,13 +139,13 @@ class Cluster:
         return Adopted(job, read_task(folder.path / "task.json"), claim.attempt)
 
     def take_note(self, folder: RunFolder, claim: int) -> int | None:
-        """The next claim, which only one runner gets; the same where no job was submitted."""
+        """The next claim, which only one runner gets; the same one if no job was submitted."""
         if (folder.path, claim) in self.unsent:
             return claim
         return self._create(folder, claim + 1)
 
     def worked_s(self, folder: RunFolder, claim: int) -> float | None:
-        """From what the job wrote, without its time in the queue."""
+        """The time that the job recorded, without its time in the queue."""
         end = read_exit(folder.path, claim)
         return None if end is None else end.wall_s
 
@@ -188,7 +188,7 @@ class ClusterJob:
                 self._cluster.engine.stop(self._claim, begun=False)
             return end.exit_code
         if newest_attempt(self._folder.path) != self._claim.attempt:
-            return MISSING  # somebody else has taken note of its end
+            return MISSING  # somebody else has recorded its end
         if self._stopping and not self._told:
             self._told = self._cluster.engine.stop(self._claim, begun=self._has_begun())
         return self._code_if_gone()
@@ -198,7 +198,7 @@ class ClusterJob:
         self._stopping, self._look_at = True, 0.0
 
     def _submit(self) -> None:
-        """Submits it; one whose submission was not answered may be in the queue already."""
+        """Submits the job, unless an earlier submission without an answer has queued it already."""
         engine, job = self._cluster.engine, None
         if self._tried:
             found = engine.queue()
@@ -221,7 +221,7 @@ class ClusterJob:
         return read_begin(self._folder.path, self._claim.attempt) is not None
 
     def _is_dead(self, found: Queued) -> bool:
-        """Whether it will never begin, or its engine takes it for alive but it says nothing."""
+        """Whether it will never begin, or is silent although its engine takes it for alive."""
         if found.state == HELD and not self._has_begun():
             return True
         now, date = time.monotonic(), newest_beat(self._folder.path, self._claim.attempt)

@@ -1,4 +1,4 @@
-"""What a study is: one question, arms that differ in a few knobs, a protocol, published numbers."""
+"""A study: one question, arms that differ in a few knobs, a protocol, published numbers."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Place(NamedTuple):
 
 
 class PublishedFinding(NamedTuple):
-    """A published finding as something that our numbers can show or not.
+    """A published finding, in a form that our numbers can show or not.
 
     Either a comparison (`higher` lies above `than`, less a margin) or a statement about collapse
     (every run of `collapses` does, none of `survives`).
@@ -62,7 +62,7 @@ class Value(NamedTuple):
 
 
 class Published(NamedTuple):
-    """The numbers beside which ours stand."""
+    """The published numbers that ours are compared with."""
 
     source: str
     seeds: int
@@ -87,16 +87,16 @@ class Study(NamedTuple):
 
 
 class StudyData(NamedTuple):
-    """The images of a study, by what identifies them."""
+    """What identifies the images of a study."""
 
-    spec: str  # that is right from any directory
+    spec: str  # valid from any directory
     name: str
     classes: int
     fingerprints: dict[str, str]  # of the training images that each arm sees
 
 
 def metrics_of(arm: Arm, protocol: Protocol) -> tuple[str, ...]:
-    """The metrics that an arm can have: a supervised network has its own and no other."""
+    """The metrics that an arm can have: a supervised network has only its own."""
     own = arm.method == "supervised"
     return tuple(metric for metric in protocol.metrics if (metric == SUPERVISED) == own)
 

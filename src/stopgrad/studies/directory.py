@@ -56,7 +56,7 @@ class StudyDirectory:
         return RunFolder(self.path / "runs" / run)
 
     def run(self, run: str) -> StudyRun:
-        """All that is known of a run, from its folder or from what was kept of it.
+        """Everything known about a run, from its folder or from what was kept of it.
 
         Raises:
             DataError: When what was kept of the study is damaged, or this run is not part of it.
@@ -73,12 +73,12 @@ class StudyDirectory:
 
     @cached_property
     def _odd(self) -> Path | None:
-        """The first link or the like in it; one that comes later is refused when it is met."""
+        """The first link or the like in the directory; a later one is refused when it is read."""
         refuse_links(self.path)
         return odd_entry(self.path, {"studies": "folder", "runs": "folder"})
 
     def epoch_rows(self, run: str) -> list[EpochRow]:
-        """The finished epochs of a pretraining, none where they cannot be read; as `run`."""
+        """The finished epochs of a pretraining, none if unreadable; errors as for `run`."""
         if not is_kept(self.path):
             return self.folder(run).epoch_rows()
         return self._kept.epochs.get(run, [])
@@ -149,10 +149,10 @@ class StudyDirectory:
         )
 
     def begin(self, plan: StudyPlan, data: StudyData) -> list[str]:
-        """Writes a study down, or takes up one that was begun here with the same settings.
+        """Records a study, or resumes one that was begun here with the same settings.
 
-        Seeds add up. Runs that exist are found again by their address. Edits that are taken up
-        come back, see `studies.stored`: `path: old -> new`, a line each.
+        Seeds add up. Runs that exist are found again by their address. Returns the accepted edits
+        (see `studies.stored`), `path: old -> new`, a line each.
 
         Raises:
             ConfigError: When it was begun here with other settings (old -> new), or a run is not
@@ -183,7 +183,7 @@ class StudyDirectory:
     def keep(self, out: Path, *, names: Mapping[str, str] = MappingProxyType({})) -> None:
         """Writes what tables and reports need of these studies into another folder.
 
-        The `names` stand for paths of this machine, by path.
+        `names` replace paths of this machine, by path.
 
         Raises:
             DataError: When a file of a run is damaged.
@@ -219,7 +219,7 @@ class StudyDirectory:
             yield
 
     def _keep_card(self, run: PlannedRun, *, fingerprint: str) -> None:
-        """Writes what a run is, or checks what was written.
+        """Writes the card of a run, or checks the one that was written.
 
         An address leaves out knobs at their default, and a later version may change a default.
         """

@@ -1,4 +1,4 @@
-"""Where the tasks of a study are carried out: what the runner asks of such a place, and one.
+"""Where the tasks of a study are carried out: what the runner needs of an executor, and one.
 
 The runner decides what is done next and holds the claim on a run. A process of this machine, a job
 in the queue of a cluster or an actor on another machine all look the same to it.
@@ -31,7 +31,7 @@ class Job(Protocol):
 
 
 class Adopted(NamedTuple):
-    """A job that is at work, or has ended and nobody has taken note of it."""
+    """A job that is at work, or that has ended without anybody recording it."""
 
     job: Job
     task: StudyTask
@@ -39,7 +39,7 @@ class Adopted(NamedTuple):
 
 
 class Executor(Protocol):
-    """Carries out tasks, one at a time of a run: that on which it has a claim, a number."""
+    """Carries out tasks, one at a time per run, under a claim on the run, which is a number."""
 
     @property
     def slots(self) -> int:
@@ -47,7 +47,7 @@ class Executor(Protocol):
 
     @property
     def ends_jobs(self) -> bool:
-        """Whether jobs are ended by their time limit: one that came further is no failure."""
+        """Whether jobs have a time limit: one that ends after some progress has not failed."""
 
     def claim(self, folder: RunFolder) -> int | None:
         """A claim on a run; None: somebody else has it."""
@@ -56,10 +56,10 @@ class Executor(Protocol):
         """Gives a claim back."""
 
     def adopt(self, folder: RunFolder) -> Adopted | None:
-        """The job that somebody else has started of a run, where it can be followed from here."""
+        """The job that somebody else has started for a run, if it can be followed from here."""
 
     def take_note(self, folder: RunFolder, claim: int) -> int | None:
-        """The claim of the one who writes down how a job ended; None: somebody else does."""
+        """The claim under which to record how a job ended; None: somebody else records it."""
 
     def worked_s(self, folder: RunFolder, claim: int) -> float | None:
         """How long an ended job was at work; None: for as long as it was followed."""
@@ -75,7 +75,7 @@ class Executor(Protocol):
 
 
 class FileLocks:
-    """Claims by file locks: descriptors, held until whoever has them open has ended."""
+    """Claims by file locks: descriptors, held until every process that has them open has ended."""
 
     ends_jobs = False
 
@@ -105,7 +105,7 @@ class LocalProcesses(FileLocks):
     """One process per task, each on its part of the cores or on its own GPU.
 
     On Linux a process is asked to save and end when the runner dies, and what all of them import
-    is imported once. On other systems it goes on and keeps its claim, so no other runner touches
+    is imported once. On other systems it continues and keeps its claim, so no other runner touches
     its run before it has ended.
     """
 
@@ -130,17 +130,17 @@ class LocalProcesses(FileLocks):
             )
 
     def _warm_parent(self) -> WarmParent:
-        """The one there is; a new one where there was none, or somebody has killed it."""
+        """The warm process; a new one if there is none, or if somebody has killed it."""
         if self._parent is None or not self._parent.is_there:
             self._parent = WarmParent(self.environment(os.environ))
         return self._parent
 
     def environment(self, inherited: Mapping[str, str]) -> dict[str, str]:
-        """The variables of all processes: their threads, unless the user has set them."""
+        """The environment of all processes: their threads, unless the user has set them."""
         return {"OMP_NUM_THREADS": str(self._threads)} | dict(inherited)
 
     def variables(self, slot: int) -> dict[str, str]:
-        """The variables of a slot: its GPU."""
+        """The environment variables of a slot: its GPU."""
         gpus = self._gpus
         return {"CUDA_VISIBLE_DEVICES": gpus[slot % len(gpus)]} if gpus else {}
 

@@ -29,7 +29,7 @@ class Effect(NamedTuple):
 
 
 def grid(study: Study) -> dict[str, Mapping[str, Any]]:
-    """The values of its knobs by arm; none where the arms are no full grid of two or more knobs."""
+    """The knob values of each arm; none unless the arms are a full grid of two or more knobs."""
     found = {arm.name: key_paths(arm.changes) for arm in study.arms}
     keys = {key for values in found.values() for key in values}
     levels = {key: {str(values.get(key)) for values in found.values()} for key in keys}

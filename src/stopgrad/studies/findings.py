@@ -1,7 +1,7 @@
 """Published findings compared with our numbers, and the sentence that a table ends with.
 
-Arms share seeds and data, so their differences are tested paired by seed; Welch's test, which sees
-no pairs, stands beside.
+Arms share seeds and data, so their differences are tested paired by seed; Welch's test, which
+ignores the pairs, is given as well.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Tested(NamedTuple):
     p: float
     welch: Welch
     p_of_welch: float
-    visible: float  # the smallest difference that so many seeds could see
+    visible: float  # the smallest difference that this many seeds could see
 
 
 def answer_findings(results: Results) -> list[Answered]:
@@ -132,7 +132,7 @@ def _without_arms_to_compare(results: Results) -> str:
 
 
 def _only_number(results: Results) -> str:
-    """What the one arm that has a number came to, where none can be compared with another."""
+    """The result of the only arm that has a number, as none can be compared with another."""
     found = [
         (place, cell.summary)
         for place, cell in results.cells.items()
@@ -149,7 +149,7 @@ def _only_number(results: Results) -> str:
 
 
 def _ends(results: Results) -> str:
-    """What became of runs that did not end well, by arm."""
+    """How the runs ended that did not end well, by arm."""
     parts = []
     for arm in results.stored.study.arms:
         cells = [cell for place, cell in results.cells.items() if place.arm == arm.name]
@@ -162,7 +162,7 @@ def _ends(results: Results) -> str:
 
 
 def _tests(finding: PublishedFinding, results: Results) -> tuple[Paired, Welch] | None:
-    """The comparison of a finding by seed, and without; None where it makes none or lacks runs."""
+    """A finding's comparison, paired and by Welch; None if it compares nothing or lacks runs."""
     cells, pairs = results.cells, results.pairs
     if finding.higher not in cells or finding.than not in cells:
         return None
@@ -176,7 +176,7 @@ def _tests(finding: PublishedFinding, results: Results) -> tuple[Paired, Welch] 
 
 
 def _visible(finding: PublishedFinding, results: Results, test: Paired) -> float:
-    """By the spread of all sound arms where these two are sound and of one column, else by own."""
+    """Smallest visible difference: by all sound arms if both are, in one column; else its own."""
     assert finding.higher is not None
     assert finding.than is not None
     column = finding.higher.metric, finding.higher.labels
@@ -232,7 +232,7 @@ def _collapse(finding: PublishedFinding, results: Results) -> Answered:
 
 
 class _Collapse(NamedTuple):
-    """How many runs an arm has, of how many the end is known, and how many collapsed."""
+    """The number of an arm's runs, of those whose end is known, and of those that collapsed."""
 
     runs: int
     ended: int

@@ -93,7 +93,7 @@ class RunAttempt(NamedTuple):
 
 
 class RunState(NamedTuple):
-    """How far a run has come; whether somebody works on it is not part of that."""
+    """How far a run has come; this does not include whether somebody works on it."""
 
     phase: Phase
     epoch: int  # epochs finished
@@ -103,7 +103,7 @@ class RunState(NamedTuple):
 
 
 class StudyRun(NamedTuple):
-    """All that is known of a run, whether its folder was read or what was kept of it."""
+    """Everything known about a run, read from its folder or from what was kept of it."""
 
     card: RunCard | None  # None where it is damaged
     state: RunState
@@ -115,22 +115,22 @@ class StudyRun(NamedTuple):
 
     @property
     def wall_s(self) -> float:
-        """Of all its commands."""
+        """The wall time of all its commands, s."""
         return sum(attempt.wall_s for attempt in self.attempts)
 
     @property
     def train_s(self) -> float | None:
-        """Of its trainings, those with labels too."""
+        """The wall time of its trainings, also those with labels, s."""
         return self.costs.wall_s if self.costs else None
 
     @property
     def energy(self) -> Energy | None:
-        """Of its trainings."""
+        """The energy of its trainings."""
         return energy(self.costs) if self.costs else None
 
     @property
     def views(self) -> int:
-        """Views that its trainings processed, those of fine-tuning too."""
+        """Views that its trainings processed, fine-tuning included."""
         return int(self._spent("views"))
 
     @property
@@ -139,7 +139,7 @@ class StudyRun(NamedTuple):
         return self._spent("flops")
 
     def _spent(self, what: Literal["views", "flops"]) -> float:
-        """By the pretraining, and by a fine-tuning for each fraction of the labels."""
+        """The sum over the pretraining and a fine-tuning for each fraction of the labels."""
         records = self.numbers.values()
         tuned = {r.labels: float(r.protocol.get(what, 0)) for r in records if r.metric == FINETUNE}
         return max((getattr(r, what) or 0.0 for r in records), default=0.0) + sum(tuned.values())
@@ -157,7 +157,7 @@ class RunFolder(NamedTuple):
 
     @property
     def card_file(self) -> Path:
-        """What the run is."""
+        """The file that says what the run is."""
         return self.path / "card.json"
 
     @property
@@ -171,7 +171,7 @@ class RunFolder(NamedTuple):
             return open(open_regular(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND), "ab")
 
     def last_error(self) -> str:
-        """The line with which the newest command of the log ended in an error; "" without one."""
+        """The error line of the newest command in the log; "" without one."""
         for line in reversed(_tail(self.log)):
             if line.startswith(b"$ "):  # where it began
                 break
@@ -180,7 +180,7 @@ class RunFolder(NamedTuple):
         return ""
 
     def read(self) -> StudyRun:
-        """All that is known of the run; a damaged file is a failure with its reason."""
+        """Everything known about the run; a damaged file is a failure with its reason."""
         run = StudyRun(None, self.state(), self.is_claimed(), {}, [], None)
         try:
             run = run._replace(card=self.card())
@@ -264,7 +264,7 @@ class RunFolder(NamedTuple):
         return newest(records_of(self.run))
 
     def costs(self) -> Costs | None:
-        """What its trainings took, those with labels included; None where nothing is known."""
+        """The cost of its trainings, those with labels included; None where nothing is known."""
         return read_costs(self.run, *sorted(self.run.glob("*/share-*")))
 
     def state(self) -> RunState:
@@ -288,8 +288,8 @@ class RunFolder(NamedTuple):
         """The finished epochs of a pretraining.
 
         A metrics file holds a line per step, millions in a study, so only those of epochs are
-        decoded. One that was changed from outside is passed over with a warning: a curve lacks a
-        point, no more.
+        decoded. One that was changed from outside is skipped with a warning: only a point of a
+        curve is lost.
         """
         path = self.run / "metrics.jsonl"
         try:

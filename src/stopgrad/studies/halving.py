@@ -1,6 +1,6 @@
 """A budget of time -> rungs of short runs: nine settings, the best three longer, the best longest.
 
-Successive halving (Jamieson & Talwalkar 2016), a third going on each time. Each rung is a study
+Successive halving (Jamieson & Talwalkar 2016), a third advancing each time. Each rung is a study
 of measures that need no labels, so it is restartable like any other. The nine settings are an
 orthogonal array: of any two of the three knobs each pair of levels occurs once.
 """
@@ -28,8 +28,8 @@ START_S = 15.0  # of a run before its first step and after its last, in two proc
 def arms_around(config: Config) -> dict[str, dict[str, Any]]:
     """The nine settings by name, as factors on a config's rate, alpha_h and crop_min.
 
-    All go equally far: a lower rate has more epochs, because measures without labels order runs of
-    one N (docs/log.md), and what has learned less spreads its features more.
+    All reach the same N: a lower rate has more epochs, because measures without labels order runs
+    of one N (docs/log.md); a network that has learned less spreads its features more.
     """
     found = dict[str, dict[str, Any]]()
     crop = config.views.crop_min
@@ -52,7 +52,7 @@ def rung_study(
     epochs: int,
     weight_decay: float | None = None,
 ) -> StudyFile:
-    """The study of a rung, its first arm being the baseline; None: the preset's weight decay."""
+    """The study of a rung, whose first arm is the baseline; None: the preset's weight decay."""
     settings: dict[str, Any] = {"epochs": epochs}
     if weight_decay is not None:
         settings["optimizer.weight_decay"] = weight_decay
@@ -74,13 +74,13 @@ def affordable_epochs(
     start_s: float = START_S,
     slots: int,
 ) -> int:
-    """How many epochs the preset's rate may have in a rung; even, as twice the rate has half.
+    """How many epochs a rung can afford at the preset's rate; even, as twice the rate has half.
 
     Args:
-        seconds: That the rung may take.
+        seconds: The time that the rung may take.
         arms: Its settings, from `arms_around`.
-        epoch_s: Of an epoch, when as many runs as slots are at work.
-        start_s: Of a run, besides its epochs.
+        epoch_s: The time of an epoch, when as many runs as slots are at work.
+        start_s: The time of a run, besides its epochs.
         slots: Runs at work at once.
     """
     lengths = [changes.get("epochs", {"times": 1.0})["times"] for changes in arms.values()]

@@ -7,8 +7,8 @@ DIR/
   records.jsonl       {"run": ID, ...}: what a record does not share with all others
   epochs.jsonl        {"run": ID, ...}: the epochs of pretrainings
 
-Left out are weights, logs, the rows of single steps and the paths of the machine. Runs cannot go
-on from it.
+Left out are weights, logs, the rows of single steps and the paths of the machine. Runs cannot be
+resumed from it.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def _read_runs(path: Path) -> tuple[dict[str, Any], dict[str, StudyRun]]:
 
 
 def _run(parts: _Parts, config: Mapping[str, Any]) -> StudyRun:
-    """A run without its numbers; its knobs are those of the config, but for its own."""
+    """A run without its numbers; its knobs are those of the config, except for its own."""
     own = copy.deepcopy(dict(config))
     for key, value in parts.knobs.items():
         *sections, knob = key.split(".")
@@ -118,7 +118,7 @@ def _run(parts: _Parts, config: Mapping[str, Any]) -> StudyRun:
 
 
 def kept_files(out: Path, kept: Kept) -> dict[Path, str]:
-    """The text of each file of what is kept of runs, by its path in a folder.
+    """The text of each file that keeps the runs, by its path in `out`.
 
     Raises:
         DataError: When a file of a run is damaged.
@@ -143,7 +143,7 @@ def kept_files(out: Path, kept: Kept) -> dict[Path, str]:
 
 
 def _card(run: StudyRun) -> RunCard:
-    """What a run is, unless a file of it is damaged."""
+    """The card of a run, or its DataError if a file of it is damaged."""
     if run.damage is not None:
         raise run.damage
     assert run.card is not None
@@ -161,11 +161,11 @@ def _parts(run: StudyRun, card: RunCard, config: Mapping[str, Any]) -> dict[str,
 
 
 def _shared(items: list[dict[str, Any]]) -> dict[str, Any]:
-    """What all items have in common, to the letter: 1 is not 1.0."""
+    """The values that all items share, to the letter: 1 is not 1.0."""
     first = items[0] if items else {}
     return {k: v for k, v in first.items() if not any(_without({k: v}, item) for item in items)}
 
 
 def _without(values: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
-    """The values that are not those known."""
+    """The values that `known` lacks or has otherwise."""
     return {k: v for k, v in values.items() if k not in known or repr(known[k]) != repr(v)}

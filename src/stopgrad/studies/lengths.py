@@ -1,4 +1,4 @@
-"""How far the pretrainings of a study went, beside how far the published ones did."""
+"""How far the pretrainings of a study went, and how far the published ones did."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ def arm_extents(results: Results) -> dict[str, Extent]:
     found = dict[str, Extent]()
     for slot in results.stored.slots:
         records = [r for r in results.runs[slot.run].numbers.values() if r.of == "encoder"]
-        records.sort(key=lambda record: record.extent is None)  # what states it comes first
+        records.sort(key=lambda record: record.extent is None)  # records that state it come first
         reach = record_extent(records[0]) if records and slot.arm not in found else None
         found |= {} if reach is None else {slot.arm: reach}
     return {arm.name: found[arm.name] for arm in results.stored.study.arms if arm.name in found}
 
 
 def published_configs(results: Results) -> dict[str, Config]:
-    """The same arms by the published preset; none without a published study.
+    """A study's arms with the published preset; none without published numbers.
 
     Arms that the published preset cannot take were never published.
     """

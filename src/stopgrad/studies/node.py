@@ -37,7 +37,7 @@ from stopgrad.studies.task import StudyTask, read_task, write_task
 
 LOOK_S = 5.0  # between two looks at whether the claim was overtaken
 POLL_S = 0.1
-WARNINGS = (signal.SIGUSR1, signal.SIGUSR2)  # that the time limit comes near
+WARNINGS = (signal.SIGUSR1, signal.SIGUSR2)  # that the time limit is near
 
 
 def carry_out_job(folder: str, attempt: int) -> int:
@@ -81,14 +81,14 @@ def _note(stopped: list[int]) -> Callable[[int, FrameType | None], None]:
 
 
 def _let_others_end(folder: Path, attempt: int) -> None:
-    """A job without an exit code may be at work where its engine cannot see it: it will notice."""
+    """Gives an earlier job without an exit code, which may be at work unseen, time to notice."""
     before = attempt - 1
     if read_begin(folder, before) is not None and read_exit(folder, before) is None:
         time.sleep(2 * LOOK_S)
 
 
 def _work(folder: Path, claim: JobClaim, stopped: Sequence[int]) -> int:
-    """Runs the task in a process of its own, and has it save and end when it is asked to."""
+    """Runs the task in a process of its own, and makes it save and end when asked to."""
     task = _begun(read_task(folder / "task.json"))
     with RunFolder(folder).open_log() as log:
         process = subprocess.Popen(
@@ -113,7 +113,7 @@ def _work(folder: Path, claim: JobClaim, stopped: Sequence[int]) -> int:
 
 
 def _without_warnings(also: Callable[[], None]) -> Callable[[], None]:
-    """Runs in the child: Slurm warns every process of a job, but what follows is decided here."""
+    """For the child, to ignore warnings: Slurm sends them to all, but only this process acts."""
 
     def prepare() -> None:
         for number in WARNINGS:
@@ -124,12 +124,12 @@ def _without_warnings(also: Callable[[], None]) -> Callable[[], None]:
 
 
 def _must_stop(task: StudyTask, stopped: Sequence[int]) -> bool:
-    """Whether a task is to end now: an evaluation has nothing to save, and may be done in time."""
+    """Whether a task must end now: an evaluation has nothing to save, and may finish in time."""
     return any(number not in WARNINGS or task.stage != "evaluate" for number in stopped)
 
 
 def _begun(task: StudyTask) -> StudyTask:
-    """The task of a job that the engine has started before: a run that has begun goes on."""
+    """The task, or its resumption if the engine started this job before and its run has begun."""
     if task.stage != "pretrain" or not (task.run / "config.json").exists():
         return task
     again = replace(task, stage="resume", config=None)

@@ -43,7 +43,7 @@ from stopgrad.studies.definition import (
 
 T = TypeVar("T")
 Read = Callable[[Any], Any]
-"""Gives the value that a field stands for, or raises a `MisfitError`."""
+"""Reads the value that a field stands for, or raises a `MisfitError`."""
 
 FOLDER = Path(__file__).parent
 MOST_ARMS = 1000
@@ -157,7 +157,7 @@ def _number(fits: Callable[[float], bool]) -> Callable[[Any], float]:
 
 
 def _choice(known: Sequence[T]) -> Callable[[object], T]:
-    """Reads one of these; a number is the one name that says it, 5e-4 for instance."""
+    """Reads one of these; a number means the one name that spells it, such as 5e-4."""
 
     def read(value: object) -> T:
         named = [choice for choice in known if _stands_for(value, choice)]
@@ -171,7 +171,7 @@ def _choice(known: Sequence[T]) -> Callable[[object], T]:
 
 
 def _stands_for(value: object, choice: object) -> bool:
-    """Whether a value of YAML is a choice; a name in quotes is that name alone."""
+    """Whether a YAML value means a choice; a quoted name means that name only."""
     if isinstance(choice, str) and isinstance(value, int | float) and not isinstance(value, bool):
         try:
             return float(choice) == value
@@ -265,7 +265,7 @@ class _Parser:
     def _fields(
         self, value: object, path: str, known: Mapping[str, Read], *, needed: Sequence[str] = ()
     ) -> dict[str, Any]:
-        """The fields of a mapping that are there and fit; a clause for each of the others."""
+        """The fields of a mapping that are present and fit; notes a clause for each other one."""
         found = self._value(value, path or "the file", _mapping) or {}
         where = {key: f"{path}.{key}" if path else key for key in (*found, *needed)}
         unknown = [key for key in found if key not in known]
@@ -275,7 +275,7 @@ class _Parser:
         return {key: part for key, part in read.items() if part is not None}
 
     def _value(self, value: object, path: str, read: Callable[[Any], T]) -> T | None:
-        """What a value stands for; None where it is empty or, with a clause, does not fit."""
+        """The value as read; None if it is empty or, with a clause, does not fit."""
         try:
             return None if value is None else read(value)
         except MisfitError as error:
@@ -312,7 +312,7 @@ class _Parser:
         return PublishedFinding(found.get("says", ""), higher, than, margin, collapses, survives)
 
     def _place(self, value: object, path: str) -> Place | None:
-        """An arm with its first metric and all labels, or with those that are named."""
+        """An arm with its first metric and all labels, or with those named."""
         if value is None:
             return None
         value = value if isinstance(value, Mapping) else {"arm": value}

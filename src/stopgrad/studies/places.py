@@ -1,4 +1,4 @@
-"""Where a user wants a study to be carried out -> its executor; what engines say of its jobs."""
+"""Where a user wants a study carried out -> its executor; what engines report about its jobs."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def executor_for(where: Where, directory: StudyDirectory, *, device: str) -> Exe
     """The executor of a place.
 
     Raises:
-        ConfigError: When the place is not there, or runs are at work in another one.
+        ConfigError: When the place is not available, or runs are at work in another one.
     """
     _check_engine(where, directory)
     jobs = where.jobs or JOBS
@@ -69,7 +69,7 @@ def check_place(where: Where) -> None:
 
 
 def _check_engine(where: Where, directory: StudyDirectory) -> None:
-    """Refuses a study whose jobs another engine has: they cannot be followed from here."""
+    """Refuses a study with jobs on another engine: they cannot be followed from here."""
     for run, claim in _open_claims(directory).items():
         if claim.engine != where.on and claim.may_have_job:
             raise ConfigError(
@@ -87,7 +87,7 @@ def _open_claims(directory: StudyDirectory) -> dict[str, JobClaim]:
 
 
 def job_texts(directory: StudyDirectory) -> dict[str, str]:
-    """What is known of the job of each run that has one: its state, node and time left."""
+    """What is known about the job of each run that has one: its state, node and time left."""
     claims = _open_claims(directory)
     on_slurm = any(claim.engine == "slurm" for claim in claims.values())
     queue = _slurm_queue(directory.path) if on_slurm else None

@@ -21,7 +21,7 @@ from stopgrad.studies.definition import Arm, Method, ScoredSplit, Study, labels_
 from stopgrad.studies.parse import StudyFile
 
 HOW_NOT_WHAT = ("device", "threads", "process_timeout", "seed")
-"""Knobs that decide how a run is made, not what it is; the seed stands beside the config."""
+"""Knobs that decide how a run is made, not what it is; the seed is kept next to the config."""
 
 
 class Choices(NamedTuple):
@@ -47,7 +47,7 @@ class PlannedRun(NamedTuple):
 
 
 class Slot(NamedTuple):
-    """Where a run stands in a study; a supervised arm has one for each fraction of the labels."""
+    """The place of a run in a study; a supervised arm has one for each fraction of the labels."""
 
     arm: str
     seed: int
@@ -56,7 +56,7 @@ class Slot(NamedTuple):
 
 
 class StudyPlan(NamedTuple):
-    """All runs of a study: where they stand, and what they are; seed by seed."""
+    """All runs of a study: their slots, and what they are; seed by seed."""
 
     source: StudyFile
     choices: Choices
@@ -162,12 +162,12 @@ def wanted_numbers(study: Study, arm: Arm, *, labels: float | None = None) -> fr
 
 
 def number_key(metric: str, labels: float, *, of: Subject, split: ScoredSplit) -> Key:
-    """Where the number of a metric stands among the records; measures are of training images."""
+    """The key of a metric's number among the records; measures are of training images."""
     return Key(metric, labels, of, "train" if metric in MEASURES else split)
 
 
 def on_test(numbers: Iterable[Key]) -> frozenset[Key]:
-    """The same numbers of the encoder, on the test split."""
+    """The encoder's numbers on validation, as those on the test split."""
     return frozenset(
         key._replace(split="test")
         for key in numbers
@@ -187,7 +187,7 @@ def address(run: PlannedRun, *, fingerprint: str) -> str:
 
 
 def decisive_knobs(run: PlannedRun) -> dict[str, Any]:
-    """The knobs that decide a run, by key path; a pretraining knows nothing of the baseline's."""
+    """The knobs that decide a run, by key path; a pretraining ignores those of the baseline."""
     knobs = {
         key: value for key, value in knob_values(run.config).items() if key not in HOW_NOT_WHAT
     }
@@ -212,7 +212,7 @@ class _Base(NamedTuple):
 def _base(study: Study, choices: Choices, wrong: list[str]) -> _Base:
     """The preset's knobs, then the study's, then the user's.
 
-    What is wrong is left out, so that the arms can be checked all the same.
+    Wrong settings are left out, so that the arms can still be checked.
     """
     base = _Base(None, {}, knob_values(Config()))
     try:
@@ -249,7 +249,7 @@ def _multiplied(
 
 
 def _doubles(study: Study, configs: Mapping[str, Config]) -> Iterator[str]:
-    """Arms that are another arm under a second name."""
+    """Arms that equal another arm under a different name."""
     first: dict[tuple[Method, frozenset[tuple[str, Any]]], str] = {}
     order = sorted(study.arms, key=lambda arm: arm.name != study.baseline)
     for arm in (arm for arm in order if arm.name in configs):

@@ -1,7 +1,7 @@
-"""Jobs as actors of Ray: one for each task, with a name, and no part of the runner's own life.
+"""Jobs as actors of Ray: one for each task, with a name, which outlives the runner.
 
-An actor starts the job as a process and ends with it; it is there to be asked to stop. A task of
-Ray would not hear of that while it waits for its process.
+An actor starts the job as a process and ends with it; it exists to be asked to stop. A task of Ray
+would not notice that while it waits for its process.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from stopgrad.studies.folder import RunFolder
 NAMESPACE = "stopgrad"
 ANSWER_S = 10.0
 HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
-"""The first words of a client of gRPC (RFC 9113, Sec. 3.4); a server answers with settings too."""
+"""The first bytes of a gRPC client (RFC 9113, Sec. 3.4); a server also answers with settings."""
 
 
 class JobActor:
@@ -42,7 +42,7 @@ class JobActor:
         self._process.terminate()
 
     def _leave(self) -> None:
-        """The actor ends with its job, so that its place is free though no runner is there."""
+        """Ends the actor with its job, so that its place is freed even without a runner."""
         import ray
 
         self._process.wait()
@@ -124,7 +124,7 @@ class RayActors:
 
 
 def _greet(host: str, port: int) -> None:
-    """An OSError where no server of gRPC answers in time: Ray itself would ask for minutes."""
+    """Raises an OSError if no gRPC server answers in time: Ray itself would ask for minutes."""
     with socket.create_connection((host, port), timeout=ANSWER_S) as connection:
         connection.sendall(HELLO)
         if connection.recv(9)[3:4] != HELLO[-6:-5]:

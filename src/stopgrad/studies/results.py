@@ -1,4 +1,4 @@
-"""What the runs of a study came to: a cell for each arm, metric and fraction of the labels.
+"""The results of a study's runs: a cell for each arm, metric and fraction of the labels.
 
 Also how far the runs are (`study_overview`) and their epochs as curves over seeds.
 """
@@ -43,7 +43,7 @@ Epochs = Mapping[str, Sequence[Sequence[EpochRow]]]  # rows of epochs, a list pe
 
 
 class ResultRow(NamedTuple):
-    """One cell of a table, with what stands beside it."""
+    """One cell of a table, with its seeds and marks."""
 
     place: Place
     of: Subject
@@ -61,7 +61,7 @@ class ResultRow(NamedTuple):
 
     @property
     def by_seed(self) -> Pairs:
-        """The numbers that there are."""
+        """The numbers by seed, without those that are missing."""
         runs = zip(self.seeds, self.cell.values, strict=True)
         return {seed: value for seed, value in runs if value is not None}
 
@@ -84,7 +84,7 @@ class Results(NamedTuple):
         return {row.place: row.by_seed for row in self.rows if row.is_of_arm}
 
     def spread(self, metric: str, labels: float) -> float | None:
-        """Of the differences by seed between its arms, pooled; None before two have two seeds.
+        """Pooled spread of differences by seed between arms; None before two have two seeds.
 
         Arms with collapsed runs are left out: their numbers vary far less or far more.
         """
@@ -100,7 +100,7 @@ def load_results(directory: StudyDirectory, stored: StoredStudy) -> Results:
 
 
 def place_key(place: Place, stored: StoredStudy) -> Key:
-    """Where the number of a cell stands among the records of a run."""
+    """The key of a cell's number among the records of a run."""
     of: Subject = "supervised" if place.metric == SUPERVISED else "encoder"
     return number_key(place.metric, place.labels, of=of, split=stored.study.protocol.split)
 
@@ -208,7 +208,7 @@ class Overview(NamedTuple):
 def study_overview(
     directory: StudyDirectory, stored: StoredStudy, jobs: Mapping[str, str] = MappingProxyType({})
 ) -> Overview:
-    """The progress of a study; `jobs` says of runs where an engine has them, by address."""
+    """The progress of a study; `jobs` describes runs that an engine has, by address."""
     results = load_results(directory, stored)
     missing = missing_runs(results)
     lacking = {slot.run for slot, _ in missing}
@@ -270,7 +270,7 @@ def _training_share(ended: Sequence[StudyRun]) -> float:
 
 
 def _done(run: StudyRun, *, share: float) -> float:
-    """How much of a run is done; a run that failed is as done as it will be."""
+    """How much of a run is done; a failed run is as done as it will be."""
     if run.state.phase in ("failed", "diverged", "collapsed") and not run.claimed:
         return 1.0
     epochs = max(1, run.card.epochs) if run.card else 1

@@ -34,7 +34,7 @@ ASK_AGAIN_S = 1.0  # after a run was found claimed by somebody else
 
 
 class Watch(Protocol):
-    """Who follows a study while it runs."""
+    """Follows a study while it runs."""
 
     def event(self, run: str, text: str) -> None:
         """Something happened to a run."""
@@ -60,7 +60,7 @@ class Active:
     task: StudyTask
     job: Job
     began: float
-    step: int  # that the run had come to
+    step: int  # that the run had reached
     stopped: bool = False
 
 
@@ -100,7 +100,7 @@ class Runner:
                 time.sleep(POLL_S)
 
     def _stop_jobs(self, number: int) -> None:
-        """Asks each job once to save and end; the end of the study when none is left."""
+        """Asks each job once to save and end; raises InterruptedStudyError when none is left."""
         if not self._slots:
             raise InterruptedStudyError(number, study=str(self.directory.path))
         for active in self._slots.values():
@@ -119,7 +119,7 @@ class Runner:
                 left.remove(goal)
 
     def _is_settled(self, goal: Goal, *, slot: int) -> bool:
-        """Whether a goal needs nothing more; else its next task is started if it can be."""
+        """Whether a goal needs nothing more; else starts its next task if possible."""
         run = goal.run.id
         if run in self.failed:
             return True
@@ -139,7 +139,7 @@ class Runner:
         return not started
 
     def _adopt(self, goal: Goal, *, slot: int) -> None:
-        """Follows the job that somebody else has started of a run, where that can be done."""
+        """Follows the job that somebody else has started for a run, if that is possible."""
         found = self.executor.adopt(goal.folder)
         if found is not None:
             self._tries.setdefault(goal.run.id, 0)
@@ -180,7 +180,7 @@ class Runner:
         return None
 
     def _reap(self) -> None:
-        """Takes note of tasks that have ended, and goes on with their runs."""
+        """Records the tasks that have ended, and continues their runs."""
         for slot, active in list(self._slots.items()):
             exit_code = active.job.poll()
             if exit_code is None:
@@ -198,7 +198,7 @@ class Runner:
                     self.executor.release(active.goal.folder, claim)
 
     def _ended(self, active: Active, exit_code: int) -> bool:
-        """Notes how a task ended; whether its run may go on."""
+        """Records how a task ended; returns whether its run may continue."""
         goal = active.goal
         worked_s = self.executor.worked_s(goal.folder, active.claim)
         attempt = _attempt(active, exit_code, worked_s=worked_s)
@@ -226,7 +226,7 @@ class Runner:
 
     @contextmanager
     def _jobs(self) -> Iterator[None]:
-        """However this ends, no job is left at work: each is asked to save and waited for."""
+        """Leaves no job at work, however this ends: asks each to save and waits for it."""
         try:
             yield
         finally:
@@ -265,7 +265,7 @@ def _attempt(active: Active, exit_code: int, *, worked_s: float | None) -> RunAt
 
 
 def _reason(task: StudyTask, exit_code: int) -> str:
-    """What a task wrote of its failure; a killed process wrote nothing."""
+    """What a task wrote about its failure; a killed process wrote nothing."""
     failure = read_failure(task.folder)
     if failure is not None and failure.exit_code == exit_code:
         return failure.message
@@ -276,7 +276,7 @@ def _reason(task: StudyTask, exit_code: int) -> str:
 
 
 def _lacking(active: Active) -> str:
-    """What a task that ended well did not give; empty when it gave all its numbers."""
+    """The numbers that a task which ended well did not give; empty when it gave them all."""
     promised = {key for key in active.goal.wanted if active.task.gives(key)}
     try:
         missing = sorted(promised - active.goal.folder.numbers().keys())

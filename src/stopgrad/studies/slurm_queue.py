@@ -1,6 +1,6 @@
 """Jobs in a queue of Slurm, submitted through submitit.
 
-What became of a job is read from squeue and from the files that the job writes, because sacct and
+How a job fared is read from squeue and from the files that the job writes, because sacct and
 submitit know nothing of a job where accounting is off.
 """
 
@@ -34,7 +34,7 @@ PASSING = (
 
 
 class SlurmQueue:
-    """A queue; options of sbatch say which, and what a job gets.
+    """A queue of Slurm; options of sbatch say which, and what a job gets.
 
     Raises:
         ConfigError: Where Slurm's programs or submitit are missing.
@@ -87,7 +87,7 @@ class SlurmQueue:
         return {words[0]: _queued(*words[1:]) for words in lines if len(words) == 6}
 
     def stop(self, claim: JobClaim, *, begun: bool) -> bool:
-        """Runs scancel: by name, which is used once."""
+        """Runs scancel by name, which is used only once."""
         gently = ["--signal=TERM"] if begun else []
         return _answer(["scancel", *gently, "--me", f"--name={claim.name}"]) is not None
 

@@ -1,9 +1,9 @@
-"""A study as its directory holds it, and an edited one against it: refused, or taken up.
+"""A study as its directory holds it, compared with an edited one: refused, or accepted.
 
 An edit is refused when it would mix two things in one table: other runs behind an arm, the other
 split, or a table without the arm whose test score stands. Other edits only change how the runs are
 read: metrics, fractions of the labels, correction, findings, published numbers, texts, arms that
-come or go. They are taken up and reported as old -> new, and numbers that finished runs lack are
+come or go. They are accepted and reported as old -> new, and numbers that finished runs lack are
 scored.
 """
 
@@ -26,7 +26,7 @@ from stopgrad.studies.plan import Slot, StudyPlan, address
 FORMAT = 1
 LONGEST = 100  # characters of a value that is reported
 SCORED = ("protocol.metrics", "protocol.labels", "protocol.beside", "baseline")
-"""Fields that ask for other numbers of runs that are finished."""
+"""Fields that can ask for other numbers of finished runs."""
 
 TRAINED = ("preset", "overrides", "images", "settings", "arms", "protocol.labels")
 """Values that can decide what is trained."""
@@ -63,7 +63,7 @@ class _File(NamedTuple):
 
 
 def stored_study(plan: StudyPlan, data: StudyData, old: StoredStudy | None) -> StoredStudy:
-    """A plan as its directory will hold it, with the seeds and the choice that are there.
+    """A plan as its directory will hold it, with the seeds and the choice already there.
 
     Arms and label fractions that the study no longer has are dropped; their runs stay on disk.
     """
@@ -83,7 +83,7 @@ def stored_study(plan: StudyPlan, data: StudyData, old: StoredStudy | None) -> S
 
 
 def encode(stored: StoredStudy) -> dict[str, Any]:
-    """As JSON can hold it."""
+    """A stored study as JSON can hold it."""
     return _File(
         format=FORMAT,
         study=dict(stored.source.values),
@@ -97,7 +97,7 @@ def encode(stored: StoredStudy) -> dict[str, Any]:
 
 
 def decode(values: Any, *, name: str) -> StoredStudy:
-    """What `encode` made.
+    """The stored study that `encode` was given.
 
     Raises:
         ValueError: For another format, or a study with errors.
@@ -142,7 +142,7 @@ def check_same(old: StoredStudy, new: StoredStudy, plan: StudyPlan, *, path: Pat
 
 
 def changes(old: StoredStudy, new: StoredStudy) -> list[str]:
-    """What was edited in a study that is taken up, a line each: `path: old -> new`."""
+    """The edits of a study that is accepted, a line each: `path: old -> new`."""
     lines = [f"{where}: {was} -> {now}" for where, was, now in _differences(old, new)]
     if any(line.startswith(SCORED) for line in lines):
         lines.append("numbers that it asks for now and finished runs lack are scored")
@@ -150,7 +150,7 @@ def changes(old: StoredStudy, new: StoredStudy) -> list[str]:
 
 
 def _trains_otherwise(old: StoredStudy, new: StoredStudy, plan: StudyPlan) -> bool:
-    """Whether an arm would have another run at a seed that it has, asked for now or not."""
+    """Whether an arm would have another run at a seed it already has, asked for now or not."""
     runs = {(slot.arm, slot.labels): plan.runs[slot.run] for slot in plan.slots}
     for slot in (slot for slot in old.slots if (slot.arm, slot.labels) in runs):
         run = runs[slot.arm, slot.labels]
@@ -161,7 +161,7 @@ def _trains_otherwise(old: StoredStudy, new: StoredStudy, plan: StudyPlan) -> bo
 
 
 def _differences(old: StoredStudy, new: StoredStudy) -> Iterator[tuple[str, str, str]]:
-    """(where, old, new) of every value that is another, in the order of the new file."""
+    """(where, old, new) of every value that differs, in the order of the new file."""
     before, after = dict(_all_values(old)), dict(_all_values(new))
     for where in dict.fromkeys([*after, *before]):
         if _number(before.get(where)) != _number(after.get(where)):

@@ -31,7 +31,7 @@ from stopgrad.studies.runner import Runner, Watch
 
 
 class PreparedStudy(NamedTuple):
-    """A study that was checked and written down, before its first run."""
+    """A study that was checked and recorded, before its first run."""
 
     directory: StudyDirectory
     plan: StudyPlan
@@ -47,11 +47,11 @@ class PreparedStudy(NamedTuple):
 def prepare_study(
     name: str | StudyFile, choices: Choices, *, spec: str, out: Path, track: Track = no_progress
 ) -> PreparedStudy:
-    """Reads a study, checks all of it, and begins it in a directory or takes it up there.
+    """Reads a study, checks all of it, and begins or resumes it in a directory.
 
     Args:
-        name: Of a study of the package or of one that the directory holds, or the path of a YAML
-            file; or the study itself.
+        name: The name of a study of the package or of the directory, the path of a YAML file, or
+            the study itself.
         choices: Preset, overrides and seeds.
         spec: The images, as `load_dataset` takes them.
         out: The study directory, which may hold other studies.
@@ -73,7 +73,7 @@ def prepare_study(
 
 
 def _source(name: str, directory: StudyDirectory) -> StudyFile:
-    """A study by name or by path; of one's own, the copy in the directory where no file is."""
+    """A study by name or by path; a user's own from the directory if its file is missing."""
     if name in built_in_studies() or name not in directory.names() or Path(name).is_file():
         return read_study(name)
     return directory.read(name).source
@@ -82,7 +82,7 @@ def _source(name: str, directory: StudyDirectory) -> StudyFile:
 def run_study(
     prepared: PreparedStudy, executor: Executor, *, watch: Watch, retry: bool = False
 ) -> Mapping[str, str]:
-    """Runs what is left of a study; the runs that failed, with the reason of each.
+    """Runs what is left of a study; returns the failed runs, with the reason of each.
 
     Args:
         prepared: From `prepare_study`.

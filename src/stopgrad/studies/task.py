@@ -51,14 +51,14 @@ if TYPE_CHECKING:
 
 Stage = Literal["pretrain", "resume", "evaluate", "finetune", "supervised"]
 
-FAULT = 1  # exit code of an error that is no user's
+FAULT = 1  # exit code of an error that is not the user's
 FAILURE = "failure.json"
 LONGEST = 500  # characters of a message that is kept
 
 
 @dataclass(frozen=True, kw_only=True)
 class StudyTask:
-    """One step on the way of a run to its numbers; task.json, field by field."""
+    """One step of a run towards its numbers; task.json, field by field."""
 
     stage: Stage
     folder: str  # the run's, in the study directory
@@ -80,12 +80,12 @@ class StudyTask:
         return Path(self.folder, "task.json")
 
     def gives(self, key: Key) -> bool:
-        """Whether the run has a number, at the latest, when the task has ended well."""
+        """Whether the run is sure to have a number once the task has ended well."""
         wanted = key.metric in self.metrics and key.labels in self.labels
         return wanted and key.of in self.subjects and key.split in (self.split, "train")
 
     def command(self) -> list[str]:
-        """What does the same by hand, after `stopgrad`."""
+        """The words after `stopgrad` that do the same by hand."""
         labels = ["--labels", *map(repr, self.labels)] if self.labels else []
         if self.stage in ("pretrain", "supervised"):
             settings = ["--config", f"{self.folder}/settings.json"]
@@ -144,7 +144,7 @@ def _scoring(task: StudyTask, stage: Stage, numbers: frozenset[Key]) -> StudyTas
 
 
 def write_task(task: StudyTask) -> None:
-    """Writes a task into its folder, from which the failure of an earlier one goes.
+    """Writes a task into its folder, and removes the failure of an earlier one.
 
     Raises:
         StorageError: When the disk refuses.
@@ -190,7 +190,7 @@ def read_failure(folder: str | Path) -> Failure | None:
 
 
 def carry_out(task: StudyTask) -> None:
-    """Trains or scores by one call of the library; reports on standard output how it goes.
+    """Trains or scores by one call of the library; reports its progress on standard output.
 
     Raises:
         StopgradError: Whatever that call raises.
@@ -287,7 +287,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     refuse_links(RunFolder(path.parent).study)
     try:
         carry_out(read_task(path))
-    except BaseException as error:  # Rust's panic is no Exception
+    except BaseException as error:  # a Rust panic is not an Exception
         failure = keep_failure(path.parent, error)
         if failure.exit_code == FAULT:
             traceback.print_exc()

@@ -37,16 +37,16 @@ Handler = Any  # what `signal.getsignal` returns and `signal.signal` takes
 
 
 class WarmJob:
-    """A task that was asked for; behaves like a `subprocess.Popen`."""
+    """A task asked of a `WarmParent`; behaves like a `subprocess.Popen`."""
 
     def __init__(self, link: socket.socket, parent: WarmParent) -> None:
-        self._link, self._parent = link, parent  # which is to stay
+        self._link, self._parent = link, parent  # which must stay alive
         self._pid: int | None = None
         self._exit_code: int | None = None
 
     @property
     def pid(self) -> int:
-        """Its process; waits until it is there. 0: it never was."""
+        """Its process id; waits until there is one. 0: there never was."""
         while self._pid is None and self._exit_code is None:
             self._hear()
         return self._pid or 0
@@ -76,7 +76,7 @@ class WarmJob:
 
 
 class WarmParent:
-    """The process, and the way to it. It ends when nobody holds this object or one of its jobs."""
+    """The process, and a link to it. It ends when nobody holds this object or one of its jobs."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self._link, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -93,11 +93,11 @@ class WarmParent:
 
     @property
     def is_there(self) -> bool:
-        """Whether nobody has killed it."""
+        """Whether the process is alive."""
         return self._process.poll() is None
 
     def start(self, file: Path, variables: Mapping[str, str], *, claim: int, log: int) -> WarmJob:
-        """Asks for a task, which ends as killed where the process has just been."""
+        """Asks for a task, which counts as killed if the process has just been killed."""
         mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             message = json.dumps([str(file), dict(variables)]).encode()
@@ -119,7 +119,7 @@ def serve(link: socket.socket) -> str:
     handlers = {number: signal.getsignal(number) for number in STOP_SIGNALS}
     for number in STOP_SIGNALS:  # of the terminal or the batch system: each task decides itself
         signal.signal(number, signal.SIG_IGN)
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for whom it forks
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for its forks
     me = os.getpid()
     while True:
         message, descriptors, _, _ = socket.recv_fds(link, LARGEST, 3)

@@ -2,7 +2,7 @@
 
 In: a data set, and for fine-tuning a run. Out: the epochs, and with the last of each fraction its
 record, which is on disk by then. A finished fraction is never repeated, and one that was killed
-goes on where it stood.
+continues where it stopped.
 """
 
 from __future__ import annotations
@@ -168,7 +168,7 @@ def _fractions(
     usual = use_threads(config.threads)
     for share in labels:
         path = _folder(out, task, share)
-        # The threads that it was begun with, as other numbers round otherwise.
+        # The number of threads that it was begun with, as others round differently.
         begun = read_run(path).environment["threads"] if (path / "config.json").exists() else 0
         use_threads(config.threads or begun or usual)
         images = draw_fraction(split.train, split.test, fraction=share, seed=config.seed)
@@ -207,7 +207,7 @@ def _finish(
 
 
 def _keep(fraction: Fraction, writer: RunWriter, epoch: LabelledEpoch) -> Record:
-    """Adds the record, unless a kill came after that was done."""
+    """Adds the record, unless that was done before a kill."""
     known = fraction.newest_record(writer.info)
     if known is not None:
         return known
@@ -246,7 +246,7 @@ def describe_fraction(
 def open_fraction(path: Path, info: RunInfo) -> RunWriter:
     """A new training in this directory, or the one that was begun there.
 
-    Its `begin` refuses to go on with other settings, another fraction or other images.
+    Its `begin` refuses to continue with other settings, another fraction or other images.
     """
     if (path / "config.json").exists():
         return RunWriter.resume(path, info)
@@ -256,7 +256,7 @@ def open_fraction(path: Path, info: RunInfo) -> RunWriter:
 def trained_record(info: RunInfo, epoch: LabelledEpoch, *, split: EvaluationSplit) -> Record:
     """The record of a training with labels, from scratch or fine-tuned, at its last epoch.
 
-    What it cost stands in its protocol; the record's own views and FLOPs are, as for every
+    Its own cost is in its protocol; the record's views and FLOPs are, as for every
     evaluator, those that made the encoder: of the pretraining, or of the training from scratch.
     """
     config, data, score = info.config, info.data, epoch.score

@@ -30,7 +30,7 @@ ARCHIVE, PICKLE, SAFETENSORS = re.compile(b"PK"), re.compile(b"\x80"), re.compil
 
 
 class Imported(NamedTuple):
-    """What an import wrote, and what it did not."""
+    """What an import wrote, and what it left out."""
 
     tensors: int
     left_out: list[str]  # entries without tensors of a network, such as `optimizer` and `epoch`
@@ -93,7 +93,7 @@ def import_weights(path: Path, out: Path, *, prefix: str = "") -> Imported:
 
 
 def _check_archive(path: Path, size: int) -> None:
-    """Refuses what torch.save never writes: packed entries, and entries that overlap."""
+    """Refuses what torch.save never writes: compressed entries, and entries that overlap."""
     with zipfile.ZipFile(path) as archive:
         entries = archive.infolist()
     if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
@@ -111,7 +111,7 @@ def _refused(path: Path, reason: str) -> CheckpointError:
 
 
 def _limit_memory(size: int) -> None:
-    """Of this process: what it has now, the file and two copies of its tensors, and some more."""
+    """Limits this process to what it has, the file, two copies of its tensors, and some more."""
     with suppress(OSError, ValueError, ImportError):  # only Linux says what it has
         import resource
 
@@ -121,7 +121,7 @@ def _limit_memory(size: int) -> None:
 
 
 def _read(path: Path) -> Any:
-    """What a file holds, tensors mapped from it where its format allows that."""
+    """The contents of a file, with tensors mapped from it where its format allows that."""
     import torch
     from safetensors.torch import load_file
     from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
@@ -137,12 +137,12 @@ def _read(path: Path) -> Any:
 
 
 def _tensors_in(values: Mapping[Any, Any], seen: set[int]) -> dict[str, Any]:
-    """Every tensor below keys of text, by its path; a mapping that is alone adds nothing to it.
+    """Every tensor below string keys, by its path; a mapping that is alone adds nothing to it.
 
-    The tensors of an optimiser stand below numbers.
+    The tensors of an optimiser are below numbers.
 
     Raises:
-        ValueError: For two tensors of one path.
+        ValueError: For two tensors with one path.
     """
     import torch
 
@@ -174,7 +174,7 @@ def _is_plain(value: Any) -> bool:
 
 
 def _convert(path: Path, out: Path, prefix: str) -> Imported:
-    """What `import_weights` does, in the process of its own.
+    """The work of `import_weights`, in a process of its own.
 
     Raises:
         ValueError: For a file without tensors, or one that claims more bytes than it can hold.

@@ -50,7 +50,7 @@ T = TypeVar("T")
 
 
 class LabelledEpoch(NamedTuple):
-    """What one epoch ended with."""
+    """The results of one epoch."""
 
     number: int  # epochs finished
     step: int  # steps taken
@@ -86,7 +86,7 @@ def labelled_epochs(
         config: Its `supervised` or `finetune`, `encoder` and `seed` decide the result.
         start: What fine-tuning starts from. None: the baseline from scratch, with the mean and std
             of the fraction itself, so nothing of the other images enters.
-        writer: The open run directory; the training goes on from its checkpoint, with its
+        writer: The open run directory; the training resumes from its checkpoint, with its
             normalisation, and yields its last epoch again if that was reached. None: write nothing.
         track: Wraps the batches of an epoch, to show progress.
 
@@ -115,8 +115,8 @@ def _epochs(
 ) -> Iterator[LabelledEpoch]:
     """Takes the steps that are left and yields at the end of each epoch.
 
-    The run is finished when its last epoch was taken in and the next one asked for, so that a
-    result is never lost between the training and its record.
+    The run is finished only when the caller, given the last epoch, asks for the next one, so that
+    a result is never lost between the training and its record.
     """
     keeper = Keeper(training, writer, hint="go on with the same command")
     keeper.begin()
@@ -150,7 +150,7 @@ def _epochs(
 
 
 class LabelledBatch(NamedTuple):
-    """What one step learns from."""
+    """The images and labels of one step."""
 
     x: Tensor  # (B, 3, h, w) float32, normalised
     labels: Tensor  # (B,) int64
@@ -164,10 +164,10 @@ class LabelledTraining(Learner[Classifier, LabelledBatch]):
     images: LabelledImages
     seconds: float = 0.0  # that all steps took, s
     step_seconds: float = 0.0  # that the newest step took, s
-    is_scored: bool = False  # the score was taken in
+    is_scored: bool = False  # the caller has taken the score
 
     def advance(self, indices: Tensor) -> None:  # (B,)
-        """The next step, on crops of the images of a batch; waits for the device."""
+        """Takes the next step, on crops of the images of a batch; waits for the device."""
         began = time.perf_counter()
         with self.drawing(self.recipe.task, "own"):
             self.take_step(self.augmented(indices)).item()
@@ -205,7 +205,7 @@ class LabelledTraining(Learner[Classifier, LabelledBatch]):
 
     @property
     def is_finished(self) -> bool:
-        """Whether all epochs are, and the score was taken in."""
+        """Whether all epochs are finished, and the caller has taken the score."""
         return self.is_scored
 
     def group_rates(self, step: int) -> Mapping[str, float]:
@@ -241,7 +241,7 @@ def start_labelled_training(
     config: Config,
     normalization: Normalization,
 ) -> LabelledTraining:
-    """A training of this classifier at step 0; of the config, the device and the seed are read.
+    """A training of this classifier at step 0; the config gives the device and the seed.
 
     Weight decay is on every parameter; encoder and linear layer have a learning rate each.
 

@@ -1,7 +1,7 @@
 """What every training shares: its state, its step, an exact snapshot, and what is kept on disk.
 
 Pretraining (`pretrain`) and training with labels (`labelled`) say what a batch is and how its loss
-is computed; all else stands here. A step never waits for the device: its loss stays there until
+is computed; all else is here. A step never waits for the device: its loss stays there until
 `read_losses`, and a step that is not finite is refused there, with all that follow it. A `Keeper`
 writes rows of metrics, checkpoints when they are due, and the status of the run.
 """
@@ -41,15 +41,15 @@ UNREAD = 100
 """Losses that may wait on a GPU before the host reads them; a CPU's are read at once."""
 
 UNREAD_TOGETHER = 16
-"""The same for several processes, whose steps are slow or stuck when one of them is lost."""
+"""As `UNREAD`, for several processes, whose steps are slow or stuck when one of them is lost."""
 
 SAVING_TIME = 0.01
-"""Part of the time that checkpoints at epochs' ends may take, when no interval was asked for."""
+"""Share of the time that checkpoints at epochs' ends may take, if no interval is set."""
 
 
 @dataclass(kw_only=True)
 class Learner(ABC, Generic[Model, Batch]):
-    """All that a step reads and changes. `Batch` is what one step learns from."""
+    """Everything that a step reads and changes. `Batch` is what one step learns from."""
 
     config: Config
     compute: Compute
@@ -57,7 +57,7 @@ class Learner(ABC, Generic[Model, Batch]):
     pixels: Tensor | Packed  # (N, H, W, 3) uint8, on the device where they fit
     model: Model
     optimizer: Optimizer
-    epochs: int  # in all
+    epochs: int  # in total
     batch_size: int  # B, the images of a step
     steps_per_epoch: int  # whole batches; the images left over wait for another epoch's order
     advice: str  # what to do when the loss is not finite
@@ -101,7 +101,7 @@ class Learner(ABC, Generic[Model, Batch]):
 
     @abstractmethod
     def advance(self, indices: Tensor) -> None:  # (B,)
-        """The next step, on these images; see `take_step`."""
+        """Takes the next step, on these images; see `take_step`."""
 
     @abstractmethod
     def row(self, step: int, loss: float) -> dict[str, object]:
@@ -133,18 +133,18 @@ class Learner(ABC, Generic[Model, Batch]):
         return self.count(self.update(loss))[0]
 
     def drawing(self, *position: str) -> AbstractContextManager[None]:
-        """What layers draw, such as dropout, is decided by the seed and the step."""
+        """In here the seed and the step decide what layers draw, such as dropout."""
         if not self.draws:
             return nullcontext()
         seed = torch_generator(self.config.seed, *position, self.step).initial_seed()
         return seeded(seed, self.compute.device)
 
     def set_learning_rates(self) -> None:
-        """Sets those of the next step."""
+        """Sets the learning rates of the next step."""
         self.optimizer.set_learning_rates(self.group_rates(self.step + 1))
 
     def backward(self, loss: Tensor) -> Tensor:  # () -> ()
-        """New gradients, and whether they and the loss are finite; the loss of the whole batch.
+        """Computes gradients, and checks them and the loss; returns the loss of the whole batch.
 
         Several processes add up their gradients and losses, each with the weight of its part.
         """
@@ -175,12 +175,12 @@ class Learner(ABC, Generic[Model, Batch]):
         return flat[0].to(loss.dtype)
 
     def update(self, loss: Tensor) -> Tensor:  # () -> (2,)
-        """New weights, unless a step was refused; loss and refusal, for `count`."""
+        """Sets new weights, unless a step was refused; returns loss and refusal, for `count`."""
         self.optimizer.step(self.refused)
         return torch.stack([loss.detach().float(), self.refused])
 
     def count(self, result: Tensor) -> Tensor:  # (2,) -> (2,)
-        """Counts the step whose loss and refusal these are; hands them back."""
+        """Counts the step with this loss and refusal; returns them."""
         self.unread.append(result)
         self.step += 1
         return result
@@ -227,7 +227,7 @@ class Learner(ABC, Generic[Model, Batch]):
         return Checkpoint(self.step, model, optimizer, self.state())
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Takes over a checkpoint, in our memory formats; a CheckpointError for another model's."""
+        """Loads a checkpoint, in our memory formats; a CheckpointError for another model's."""
         load_model(self.model, checkpoint.model)
         self.optimizer.restore(checkpoint.optimizer)
         self.step = checkpoint.step
@@ -242,15 +242,15 @@ class Keeper:
 
     training: Learner[Any, Any]
     writer: RunWriter | None
-    hint: str = ""  # how an interrupted training goes on; empty: by `stopgrad resume`
+    hint: str = ""  # how to continue an interrupted training; empty: by `stopgrad resume`
     rows: list[dict[str, object]] = field(default_factory=list)  # not yet on disk
     saved: float = 0.0  # when the newest checkpoint was complete, s
-    cost: float = 0.0  # what it took, s
+    cost: float = 0.0  # the time it took, s
     kept: tuple[int, int] | None = None  # step and epoch of that checkpoint
     newest: dict[str, Any] = field(default_factory=dict)  # verdict and kNN
 
     def begin(self) -> None:
-        """Goes on from the run's checkpoint, or writes the one of step 0; see `restore`."""
+        """Resumes from the run's checkpoint, or writes the one of step 0; see `restore`."""
         if self.writer is None:
             return
         checkpoint = self.writer.begin()
@@ -278,7 +278,7 @@ class Keeper:
             self.stop_if_asked()
 
     def read_losses(self) -> None:
-        """Turns the losses of the newest steps into rows; the status tells a DivergedError."""
+        """Turns the losses of the newest steps into rows; records a DivergedError in the status."""
         before = self.training.step - len(self.training.unread)
         try:
             self.training.read_losses()
@@ -305,7 +305,7 @@ class Keeper:
         self.stop_if_asked()
 
     def report(self) -> None:
-        """Writes the status of a training that goes on, or has nothing left to do."""
+        """Writes the status of a training that is running, or has nothing left to do."""
         self._set_status("finished" if self.training.is_finished else "running")
 
     def stop_if_asked(self) -> None:
@@ -319,7 +319,7 @@ class Keeper:
         raise InterruptedRunError(number, step=self.training.step, run=path, hint=self.hint)
 
     def stop_if_collapsed(self, verdicts: int) -> None:
-        """Saves and raises CollapsedError at two verdicts in a row, where that is asked for."""
+        """Saves and raises CollapsedError at two such verdicts in a row, if the config asks so."""
         training, verdict = self.training, self.newest.get("verdict")
         if not training.config.stop_on_collapse or verdicts < 2 or verdict is None:
             return
@@ -332,7 +332,7 @@ class Keeper:
         )
 
     def track(self, items: Iterable[T], description: str, total: int, /) -> Iterator[T]:
-        """Passes items on; between two of them a signal can stop, as `stop_if_asked`."""
+        """Yields the items; between two of them a signal can stop, as `stop_if_asked`."""
         for item in items:
             self.stop_if_asked()
             yield item
@@ -349,7 +349,7 @@ class Keeper:
         self._write_rows()
         known = self.kept is not None and at[0] == self.kept[0]
         if at == self.kept or (known and not self.training.is_finished):
-            return  # to save a step again would remove it first; measuring again gives the same
+            return  # saving a step again would remove it first; measuring again gives the same
         if self.writer is not None:
             self.writer.save(self.training.snapshot())
         self.saved, self.kept = time.monotonic(), at

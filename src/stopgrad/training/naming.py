@@ -24,12 +24,12 @@ NAMED = 4  # groups of tensors that a line names
 
 
 class Naming(NamedTuple):
-    """How a file calls the tensors of an encoder, and what else it holds."""
+    """How a file names the tensors of an encoder, and what else it holds."""
 
     prefix: str
     names: dict[str, str]  # the file's name of a tensor, by the encoder's own
     strange: list[str]  # names where the encoder's should be, such as those of a further stage
-    left_out: dict[str, int]  # numbers of all other tensors, by the part that they belong to
+    left_out: dict[str, int]  # how many other tensors there are, by the part that they belong to
 
     @property
     def remark(self) -> str:
@@ -43,7 +43,7 @@ class Naming(NamedTuple):
 
 
 def naming_of(found: Iterable[str], wanted: Iterable[str]) -> Naming:
-    """Where in a file an encoder is: below the prefix that leads to most of its names.
+    """Where an encoder is in a file: below the prefix that leads to most of its names.
 
     Args:
         found: Every name in the file.

@@ -1,6 +1,6 @@
 """Pretraining: two views, forward, loss, backward, step, record. Paper: Algorithm 1.
 
-In: images and a config. Out: an `Epoch` after another, and what a run directory keeps of them.
+In: images and a config. Out: one `Epoch` after another, and what a run directory keeps of them.
 On a GPU a step is recorded once as a CUDA graph and replayed, see `replay`.
 """
 
@@ -49,7 +49,7 @@ from stopgrad.training.watch import Looks, look
 
 
 class Epoch(NamedTuple):
-    """What one epoch ended with."""
+    """The results of one epoch."""
 
     number: int  # epochs finished
     step: int  # steps taken
@@ -80,11 +80,11 @@ def pretrain_epochs(
     Args:
         images: The images to learn from, and those that kNN is scored on; see `prepare`.
         config: Every knob of the run.
-        writer: The open run directory; the run goes on from its checkpoint, with its
+        writer: The open run directory; the run resumes from its checkpoint, with its
             normalisation. None: write nothing.
         track: Wraps the batches of an epoch, to show progress.
         init: What the encoder starts from, see `weights`; None: random weights.
-        processes: That train together, this one among them; each calls this function.
+        processes: Those that train together, this one included; each calls this function.
 
     Raises:
         ConfigError: When torch.compile fails here.
@@ -123,10 +123,10 @@ class Pretraining(Learner[SimSiam, Views]):
     collapsed: int = 0  # measurements in a row that said collapse
 
     def may_be_replayed(self) -> bool:
-        """Whether a step can be one graph: on a GPU that holds all images, nothing drawn by layers.
+        """Whether a step can be one graph: a GPU holds all images, and layers draw nothing.
 
-        Several processes agree on it, since the graph of one waits for the sums of the others. That
-        those sums have the same bits in a graph has not been seen: not in a run to be repeated.
+        Several processes must agree, since one's graph waits for the others' sums. Those sums have
+        not been shown to have the same bits in a graph: a repeatable run does without.
         """
         on_gpu = isinstance(self.pixels, Tensor) and self.pixels.is_cuda
         able = on_gpu and not self.config.has_own_parts and not self.draws
@@ -136,7 +136,7 @@ class Pretraining(Learner[SimSiam, Views]):
         return asked and self.processes.all_agree(able)
 
     def advance(self, indices: Tensor) -> None:  # (B,)
-        """The next step, on two views of each image; a ConfigError if torch.compile fails."""
+        """Takes the next step, on two views per image; a ConfigError if torch.compile fails."""
         step = self.algorithm_1 if self.replay is None else self.replay
         with self.compute.compiling():
             self.set_learning_rates()
@@ -150,7 +150,7 @@ class Pretraining(Learner[SimSiam, Views]):
             return super().read_losses()
 
     def _own_part(self, indices: Tensor, table: Tensor) -> tuple[Tensor, Tensor]:
-        """What this process takes of a batch (B,) and of the table of its views (2B, columns).
+        """This process's part of a batch (B,) and of the table of its views (2B, columns).
 
         Each process draws the whole of both, so that a view does not depend on how many there are.
         """
@@ -160,7 +160,7 @@ class Pretraining(Learner[SimSiam, Views]):
         return indices[part], table.view(2, -1, table.shape[1])[:, part].flatten(0, 1)
 
     def algorithm_1(self, indices: Tensor, table: Tensor) -> Tensor:  # (B,), table -> (2,)
-        """One step, from indices to new weights, at learning rates that are set.
+        """One step, from indices to new weights, at the learning rates as set.
 
         The views are made from a table of uniform numbers; loss and refusal are for `count`.
         """
@@ -196,10 +196,10 @@ class Pretraining(Learner[SimSiam, Views]):
         return random_table(generator, views=2 * images)
 
     def order(self) -> Tensor:  # (N,) int64
-        """All images in this epoch's own random order, or with parts each part's in its own.
+        """All images in this epoch's own random order, or each part's images in one of its own.
 
         Part p of P is images p N / P to (p + 1) N / P; it gives images p B / P to (p + 1) B / P of
-        each batch. What is left when no whole batch is, is not taken.
+        each batch. Images left over after the last whole batch are not taken.
         """
         generator = torch_generator(self.config.seed, "order", self.epoch)
         count, parts = len(self.pixels), self.config.parts
@@ -256,7 +256,7 @@ class Pretraining(Learner[SimSiam, Views]):
 
 
 def _choose_batch_norm(model: SimSiam, config: Config, processes: Processes | None) -> None:
-    """Over which processes its statistics are taken, and by which kernels it is computed."""
+    """Sets over which processes BN takes its statistics, and which kernels compute it."""
     if processes is not None and config.batch_norm_over == "all":
         normalize_over_processes(model, processes)
     if config.batch_norm_kernel == "fused":
@@ -279,7 +279,7 @@ def start_training(
         config: Every knob.
         normalization: Of the images.
         init: What the encoder starts from, by its own names; None: random weights.
-        processes: That take each step together.
+        processes: Those that take each step together.
 
     Raises:
         ConfigError: For a device that is not there, or an encoder that does not exist.

@@ -29,7 +29,7 @@ ALSO_FREE = ("checkpoint_every", "device", "threads")  # in fine-tuning, besides
 
 
 class Recipe(NamedTuple):
-    """How a classifier is trained: SGD with momentum, cosine to 0 in every step."""
+    """How a classifier is trained: SGD with momentum, cosine to 0 step by step."""
 
     task: Task
     epochs: int
@@ -43,7 +43,7 @@ class Recipe(NamedTuple):
     flip: float  # probability
 
     def size(self, images: Images) -> CropSize:
-        """What a crop of these images measures."""
+        """The size of a crop of these images."""
         height, width = images.whole_size
         return CropSize(self.crop or height, self.crop or width)
 
@@ -81,7 +81,7 @@ def draw_fraction(train: Images, test: Images, *, fraction: float, seed: int) ->
 
 
 def recipe_of(config: Config, task: Task) -> Recipe:
-    """How the baseline from scratch or fine-tuning is trained, as `config` has it.
+    """How the baseline from scratch or fine-tuning is trained, as `config` says.
 
     From scratch one learning rate holds for the whole network; in fine-tuning encoder and new
     layer have their own. Source of the latter: SwAV (Caron et al. 2020), with the cosine of Barlow
@@ -119,7 +119,7 @@ def finetuning_config(config: Config, changes: Mapping[str, object]) -> Config:
 
 
 def check_recipe(recipe: Recipe, images: LabelledImages) -> None:
-    """Refuses what cannot be trained, before anything is made.
+    """Refuses what cannot be trained, before anything is built.
 
     A DataError for fewer images than one batch, a ConfigError for a crop that does not fit.
     """
@@ -178,7 +178,7 @@ class CropSize(NamedTuple):
 
 
 class Crops(NamedTuple):
-    """What is cut out of each image; row b belongs to image b."""
+    """The crop of each image; row b belongs to image b."""
 
     top: Tensor  # (B,) int64, px from the upper edge of the padded image
     left: Tensor  # (B,) int64, px from its left edge
@@ -224,5 +224,5 @@ def padded_crop(pixels: Tensor, crops: Crops, *, padding: int, size: CropSize) -
 
 
 def _reflected(index: Tensor, *, limit: int) -> Tensor:
-    """Places before 0 and after limit - 1, mirrored back inside; the edge is not repeated."""
+    """Positions before 0 and after limit - 1, mirrored back inside; the edge is not repeated."""
     return limit - 1 - (limit - 1 - index.abs()).abs()

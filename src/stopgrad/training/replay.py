@@ -1,8 +1,8 @@
 """A training step as a CUDA graph, recorded once and replayed.
 
 In: a step, and the processes that take it together. Out: the same step, replayed. It is some 400
-kernels, and on an H200 the host took 27 ms to launch what the GPU did in 13 (docs/log.md). Replayed
-are the very kernels of the step, so no bit changes.
+kernels, and on an H200 the host took 27 ms to launch what the GPU did in 13 (docs/log.md). The
+replay runs the very kernels of the step, so no bit changes.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ class Replay:
     """Takes steps: the first ones launched kernel by kernel, then as one graph.
 
     Args:
-        work: A step, (B,) and its table -> (2,). It may change nothing but tensors that stay where
-            they are, and may not wait for the GPU.
-        processes: That take each step together: all replay it, or none does.
+        work: A step, (B,) and its table -> (2,). It may change only tensors that stay where they
+            are, and must not wait for the GPU.
+        processes: Those that take each step together: all replay it, or none does.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Replay:
 
     @property
     def is_recorded(self) -> bool:
-        """Whether steps are replayed by now."""
+        """Whether steps are already replayed."""
         return self._graph is not None
 
     def __call__(self, *inputs: Tensor) -> Tensor:  # (B,), table -> (2,)
@@ -61,7 +61,7 @@ class Replay:
         return self._output.clone()
 
     def _launch(self, inputs: tuple[Tensor, ...]) -> Tensor:
-        """Kernel by kernel, on the stream of the recording, which autograd remembers."""
+        """Launches a step kernel by kernel, on the recording's stream, which autograd remembers."""
         self._stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self._stream):
             output = self._work(*inputs)
@@ -69,7 +69,7 @@ class Replay:
         return output
 
     def _record(self, inputs: tuple[Tensor, ...]) -> None:
-        """Records a step without taking it; where that fails, steps go on one by one."""
+        """Records a step without taking it; if that fails, steps are still launched one by one."""
         places, graph = tuple(value.clone() for value in inputs), torch.cuda.CUDAGraph()
         processes, reason = self._processes, ""
         with nullcontext() if processes is None else processes.watched():

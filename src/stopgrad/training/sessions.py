@@ -1,4 +1,4 @@
-"""A pretraining in a run directory: begun, gone on with or made longer, with what it costs.
+"""A pretraining in a run directory: begun, resumed or extended, with its costs.
 
 In: a data set and a config, or the path of a run. Out: one `Epoch` after another, each on disk
 when it is yielded.
@@ -47,7 +47,7 @@ def pretrain_run(
     processes: Processes | None = None,
     track: Track = no_progress,
 ) -> Iterator[Epoch]:
-    """Pretrains an encoder in a new run directory; the first epoch is asked for by the caller.
+    """Pretrains an encoder in a new run directory; trains when the caller asks for an epoch.
 
     Args:
         dataset: The images, from `load_images`.
@@ -55,11 +55,11 @@ def pretrain_run(
         out: The run directory, absent or empty.
         spec: Where the images came from, which the run notes.
         init: What the encoder starts from; None: random weights.
-        processes: That train together, this one among them.
+        processes: Those that train together, this one included.
         track: Shows the progress of each epoch.
 
     Raises:
-        ConfigError, DataError: As `describe_run` and `prepare`, and when something is in `out`.
+        ConfigError, DataError: As `describe_run` and `prepare`, and when `out` is not empty.
         StopgradError: While it trains, as `pretrain_epochs`.
     """
     use_threads(config.threads)
@@ -70,7 +70,7 @@ def pretrain_run(
 
 
 class Continuation(NamedTuple):
-    """How a run would go on."""
+    """How a run would continue."""
 
     path: Path
     info: RunInfo  # with the settings asked for, on this machine
@@ -89,10 +89,10 @@ class Continuation(NamedTuple):
 
 
 def resumed_info(path: Path, *, changes: Mapping[str, str]) -> RunInfo:
-    """A run as it would go on on this machine, with other settings.
+    """A run as it would continue on this machine, with other settings.
 
-    Sets the number of threads to that which the run was begun with. `changes` are knobs by their
-    key path, of which only some are free to change; `check_resume` looks at that.
+    Sets the number of threads to that with which the run was begun. `changes` are knobs by their
+    key path, of which only some are free to change; `check_resume` checks that.
 
     Raises:
         ConfigError: For a run of another kind, or a value no run could use.
@@ -114,13 +114,13 @@ def resumed_info(path: Path, *, changes: Mapping[str, str]) -> RunInfo:
 def check_resume(
     path: Path, info: RunInfo, *, extend: int | None = None, processes: Processes | None = None
 ) -> Continuation:
-    """How a run goes on, checked before any of its images is touched; the first process reads it.
+    """How a run continues, checked before its images are touched; the first process reads it.
 
     Args:
         path: The run.
         info: From `resumed_info`.
         extend: Epochs in all, more than it has.
-        processes: That train together, this one among them.
+        processes: Those that train together, this one included.
 
     Raises:
         ConfigError: For a change that is not allowed.
@@ -136,7 +136,7 @@ def check_resume(
 
 
 def _standing(path: Path, info: RunInfo) -> tuple[int, str | None]:
-    """The step of the newest good checkpoint, 0 before the first, and what the status says."""
+    """The step of the newest good checkpoint, 0 before the first, and the state in the status."""
     step = load_checkpoint(path, now=info).step if has_begun(path) else 0
     return step, read_status(path).get("state")
 
@@ -149,17 +149,17 @@ def continue_run(
     processes: Processes | None = None,
     track: Track = no_progress,
 ) -> Iterator[Epoch]:
-    """Goes on with a run from its newest checkpoint, bit for bit on the same kind of machine.
+    """Continues a run from its newest checkpoint, bit for bit on the same kind of machine.
 
     Args:
         found: The run, from `check_resume`.
         dataset: Its images, from `load_images`.
         spec: Where they are now.
-        processes: That train together, this one among them.
+        processes: Those that train together, this one included.
         track: Shows the progress of each epoch.
 
     Raises:
-        ConfigError: For other weights to start from than the run's.
+        ConfigError: For starting weights other than the run's.
         StopgradError: For other images, and while it trains, as `pretrain_epochs`.
     """
     config, card = found.info.config, found.info.data.get("init")
@@ -188,7 +188,7 @@ def _train(
     processes: Processes | None,
     track: Track,
 ) -> Iterator[Epoch]:
-    """Takes the epochs that are left, and notes what each of them cost."""
+    """Trains the epochs that are left, and records what each of them cost."""
     config = writer.info.config
     meter = start_meter(
         device=str(compute_for(config).device),
@@ -205,7 +205,7 @@ def _train(
 
 
 def check_agreement(processes: Processes, images: TrainingImages) -> None:
-    """Refuses processes that have other images, another stopgrad or another torch.
+    """Refuses processes with different images, or different versions of stopgrad or torch.
 
     Raises:
         DataError: When the images differ.
@@ -230,7 +230,7 @@ def check_agreement(processes: Processes, images: TrainingImages) -> None:
 
 
 def _init_anew(found: Continuation) -> Weights | None:
-    """The weights that a run without a checkpoint was to start from, or a ConfigError."""
+    """The weights that a run without a checkpoint starts from; ConfigError if they changed."""
     card = found.info.data.get("init")
     if card is None or has_begun(found.path):
         return None

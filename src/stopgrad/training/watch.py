@@ -1,6 +1,6 @@
-"""What is looked at when an epoch ends: measures of collapse, and kNN where labels exist.
+"""What is measured when an epoch ends: measures of collapse, and kNN if there are labels.
 
-Looking changes nothing: no generator is drawn from that training uses, BN statistics stay.
+Measuring changes nothing: it draws from no generator of the training, and BN statistics stay.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ MOMENTS = 16  # how often the spectra are taken
 
 
 class Looks(NamedTuple):
-    """What was seen at the end of an epoch; None where it was not the turn of a measurement."""
+    """The measurements at the end of an epoch; None for one that was not due."""
 
     layers: Layers | None
     verdict: Verdict | None
@@ -50,7 +50,7 @@ def look(
 ) -> Looks:
     """Measures the epoch whose steps are done but which does not count as finished yet.
 
-    That is done as often as the config asks; a network that has diverged is not scored. `track`
+    It does so as often as the config asks; a network that has diverged is not scored. `track`
     wraps the batches of each measurement.
     """
     config, number, last = training.config, training.epoch + 1, training.config.epochs
@@ -58,7 +58,7 @@ def look(
         every > 0 and (number % every == 0 or number == last)
         for every in (config.measure_every, config.knn_every)
     )
-    # The spectra are drawn when a sixteenth of the epochs has passed since the last measurement.
+    # The spectra are taken when a sixteenth of the epochs has passed since the last measurement.
     passed, before = number * MOMENTS // last, (number - config.measure_every) * MOMENTS // last
     drawn = measured and passed > before
     layers = measure_layers(training, track=track) if measured else None

@@ -3,8 +3,8 @@
 Whatever the source, the tensors are checked against the encoder that will hold them, by name,
 shape and type, before they are read, and are finite. Nothing is unpickled.
 
-timm would try a missing network for most of a minute and would open a pickle where there is no
-safetensors file. So its file is fetched here, through the Hub's own client, and read with care.
+Without a network timm would keep trying for most of a minute, and without a safetensors file it
+would open a pickle. So its file is fetched here, through the Hub's own client, and read with care.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ from stopgrad.training.naming import Naming, naming_of
 LARGEST = 8 << 30  # bytes of a file of timm's weights
 TIMEOUT = 15.0  # s for the Hub's first answer
 HUB_FILE = "model.safetensors"
-WIDEST = 1024  # channels of a first layer that a ResNet is looked for with
+WIDEST = 1024  # channels of the first layer, at most, with which a ResNet is looked for
 COUNTER = "num_batches_tracked"  # of a BN: decides nothing, and old files lack it
 
 T = TypeVar("T")
@@ -65,7 +65,7 @@ class Weights(NamedTuple):
     remark: str = ""  # where they were found in a file, and what else it holds
 
     def card(self) -> dict[str, str]:
-        """What a run notes of them; two runs with another sha256 are two runs."""
+        """What a run records about them; runs whose sha256 differ are different runs."""
         return {"from": self.source, "sha256": self.sha256}
 
 
@@ -119,7 +119,7 @@ def _run_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def _hint(config: EncoderConfig, *, of: Path | None = None) -> str:
-    """The flags that would fit, where a run says which."""
+    """The flags that would fit, if a run says which; else how to give them."""
     if of is not None and (of / "config.json").is_file():
         return f"take the run's own: {_flags(read_run(of).config.encoder, asked=config)}"
     return (
@@ -130,7 +130,7 @@ def _hint(config: EncoderConfig, *, of: Path | None = None) -> str:
 
 
 def _flags(encoder: EncoderConfig, *, asked: EncoderConfig) -> str:
-    """The flags of an encoder; its channels where they are others than asked for."""
+    """The flags of an encoder; its channels only if they differ from those asked for."""
     flags = f"--encoder.name {encoder.name} --encoder.stem {encoder.stem}"
     channels = f" --encoder.channels {encoder.channels}"
     return (
@@ -148,7 +148,7 @@ def read_tensors(path: Path, wanted: Mapping[str, Tensor], *, hint: str) -> dict
         hint: What to do when the file holds other tensors.
 
     Raises:
-        CheckpointError: When it is no safetensors file, damaged or not finite.
+        CheckpointError: When it is not a safetensors file, damaged or not finite.
         ConfigError: When it holds other tensors, with the first of them.
     """
     refuse_misfit(_read_header(path), wanted, source=str(path), hint=hint)
@@ -174,7 +174,7 @@ def _file_tensors(
 def _placed(
     found: Mapping[str, Tensor], naming: Naming, wanted: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
-    """What a file holds in the encoder's place, by the encoder's names; counters may be absent."""
+    """A file's tensors for the encoder, by the encoder's names; counters may be absent."""
     own = {own: _as_float(found[name]) for own, name in naming.names.items()}
     strange = {name: found[name] for name in naming.strange}
     return {key: value for key, value in wanted.items() if COUNTER in key} | own | strange
@@ -211,7 +211,7 @@ def _read_header(path: Path) -> dict[str, Tensor]:
 
 
 def _read_part(path: Path, names: Mapping[str, str]) -> dict[str, Tensor]:
-    """The tensors of these names, which are read alone: no more memory is taken than they fill."""
+    """The tensors of these names; only they are read, so no more memory is taken than they fill."""
     try:
         _check_card(path)
         with safe_open(path, framework="pt") as file:
@@ -249,7 +249,7 @@ def refuse_misfit(
 
 
 def card_of(path: Path) -> Path:
-    """Where the card of a file of weights is: FILE.json beside it."""
+    """The path of the card of a file of weights: FILE.json next to it."""
     return path.with_name(f"{path.name}.json")
 
 
@@ -342,7 +342,7 @@ def _unknown_model(name: str, timm: Any) -> ConfigError:
 def _without_classifier(
     timm: Any, name: str, tensors: dict[str, Tensor], path: Path
 ) -> dict[str, Tensor]:
-    """timm's own way from its file to its model, without the classes of its training."""
+    """The tensors as timm itself loads them from its file, without its classifier."""
     overlay = {"state_dict": tensors}
     try:
         model = timm.create_model(
@@ -354,7 +354,7 @@ def _without_classifier(
 
 
 def _hub_file(repository: str) -> Path:
-    """The file of a repository: the copy that is here, else the newest of the Hub."""
+    """The file of a repository: the local copy if there is one, else the newest of the Hub."""
     from huggingface_hub import HfApi
     from huggingface_hub.errors import LocalEntryNotFoundError
 
@@ -364,7 +364,7 @@ def _hub_file(repository: str) -> Path:
         return Path(api.hf_hub_download(repository, HUB_FILE, local_files_only=True)).resolve()
     except LocalEntryNotFoundError:
         pass
-    # Asked first, because a download tries a missing network again and again.
+    # Asked first, because without a network a download retries again and again.
     _asking(lambda: api.model_info(repository, timeout=TIMEOUT), repository)
     return Path(_asking(lambda: api.hf_hub_download(repository, HUB_FILE), repository)).resolve()
 

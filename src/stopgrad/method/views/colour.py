@@ -56,13 +56,13 @@ def jitter_blends(factors: Tensor, order: Tensor) -> Jitter:
             hue is turned by a fraction of the colour circle in [-0.5, 0.5].
         order: (B, 4) int64, a permutation in each row: the first step, the second, ...
 
-    All steps except hue are the same blend with other weights. So each of the three places before
-    the hue and the three after it is one blend of the whole batch, which leaves images without a
-    step at that place unchanged. No control flow depends on the data, so a GPU never waits.
+    All steps except hue are the same blend with other weights. So each of the three positions
+    before the hue and the three after it is one blend of the whole batch, which leaves images
+    without a step there unchanged. No control flow depends on the data, so a GPU never waits.
     """
     places = torch.arange(4, device=order.device)
     hue_place = order.eq(HUE).to(torch.uint8).argmax(1, keepdim=True)  # (B, 1)
-    factor = factors.gather(1, order)  # (B, 4), of the step at each place
+    factor = factors.gather(1, order)  # (B, 4), of the step at each position
     early = torch.where(places < hue_place, factor, 1.0)
     late = torch.where(places > hue_place, factor, 1.0)
     keep = torch.cat([early[:, :3], late[:, 1:]], dim=1)  # (B, 6)

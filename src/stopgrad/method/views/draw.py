@@ -139,7 +139,7 @@ def _order(u: Tensor) -> Tensor:  # (V, 4) -> (V, 4) int64
     places = torch.arange(u.shape[1], device=u.device)
     mine, other = u[:, :, None], u[:, None, :]
     before = (other < mine) | ((other == mine) & (places < places[:, None]))
-    rank = before.sum(dim=2)  # (V, 4), the place of each number in the order
+    rank = before.sum(dim=2)  # (V, 4), the position of each number in the order
     return ((rank[:, :, None] == places) * places[:, None]).sum(dim=1)
 
 

@@ -20,7 +20,7 @@ from stopgrad.storage import in_short
 log = logging.getLogger(__name__)
 
 LONG = 2**29
-"""Pixels of views in a run for which the loops are loaded; they save about ten seconds then."""
+"""Pixels of views from which on a run loads the loops; they then save about ten seconds."""
 
 
 class _MakeViews(Protocol):
@@ -30,10 +30,10 @@ class _MakeViews(Protocol):
 
 
 class FasterViews:
-    """`views_of` of a run on a CPU, by whichever of two ways is the faster.
+    """`views_of` for a run on a CPU, by the faster of two ways.
 
     Args:
-        pixels: Of all views of the run.
+        pixels: The number of pixels of all views of the run.
     """
 
     def __init__(self, *, pixels: int) -> None:

@@ -23,7 +23,7 @@ REACH = 6.0
 class Taps(NamedTuple):
     """For each of S outputs along one axis, its K inputs and their weights."""
 
-    source: Tensor  # (B, S, K) int64, place along the axis
+    source: Tensor  # (B, S, K) int64, position along the axis
     weight: Tensor  # (B, S, K) float32, sums to 1 over K
 
 
@@ -92,7 +92,7 @@ def _taps(ticks: Tensor, start: Tensor, length: Tensor, *, limit: int) -> Taps:
     pixel if the box shrinks and one input pixel if it grows. Pixels outside the box have no weight.
 
     Args:
-        ticks: (B, S) int64, the index i of the output at each place.
+        ticks: (B, S) int64, the index i of the output at each position.
         start: (B,) int64, px.
         length: (B,) int64, px.
         limit: The largest possible `length`, which bounds the number of taps.

@@ -9,7 +9,7 @@ each the S values of red, of green and of blue.
 """
 
 # mypy: disable-error-code="no-untyped-call, no-untyped-def, untyped-decorator"
-# numba reads what a loop takes from its calls, and would take annotations for its own.
+# numba infers a loop's types from its calls, and would read annotations as its own.
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ TURN, STEPS = 3, 7
 
 
 class BatchOfViews(NamedTuple):
-    """All that the loops know of a batch."""
+    """Everything that the loops know about a batch."""
 
     images: np.ndarray  # (B, H, 3 W) uint8
     recipe: ViewRecipe  # of arrays
@@ -158,7 +158,7 @@ def _blend(x, keep, gray, average):
 
 @compiled
 def _turn_hue(x, turn):
-    """As `colour._turn_hue`, by so many sixths of the circle: x (3, S), in place."""
+    """As `colour._turn_hue`, by this many sixths of the circle: x (3, S), in place."""
     r, g, b = x[0], x[1], x[2]
     two, three, six = np.float32(2), np.float32(3), np.float32(6)
     for i in range(x.shape[1]):
@@ -268,7 +268,7 @@ def _go_on(recipe, view, x, luma, step, average):
 
 @compiled
 def _end(batch, views, x, luma, stopped, average, work):
-    """The rest of the jitter, gray, blur, and what goes into the encoder."""
+    """The rest of the jitter, gray, blur, and the encoder's input."""
     count = batch.weight.shape[1]
     for i, view in enumerate(views):
         if stopped[i] < STEPS:

@@ -124,8 +124,8 @@ def compile_recipe(parameters: ViewParameters, *, height: int, width: int, size:
 def make_view(x: Tensor, recipe: ViewRecipe, *, config: ViewsConfig) -> Tensor:
     """One view of each image before normalisation: crop and flip, jitter, grayscale, blur.
 
-    Skips the steps that the config switches off, in gray those that only colours see, and in bands
-    that are no colours jitter and grayscale.
+    Skips the steps that the config switches off; for gray images those that change only colours;
+    for bands that are not colours jitter and grayscale.
 
     Args:
         x: (B, C, H, W) float32 in [0, 1].
@@ -153,7 +153,7 @@ def to_float(pixels: Tensor) -> Tensor:
 
 
 def to_channels(x: Tensor, channels: int) -> Tensor:
-    """(B, C', H, W) -> (B, C, H, W): as it is, or the gray of colours."""
+    """(B, C', H, W) -> (B, C, H, W): unchanged, or colours turned to gray."""
     if channels == x.shape[1]:
         return x
     red, green, blue = x.unbind(1)

@@ -1,6 +1,6 @@
 """When to skip an augmentation for the images that it does not change.
 
-On a CPU it is cheap to look which images those are. On a GPU the host would have to wait, and a
+On a CPU it is cheap to check which images those are. On a GPU the host would have to wait, and a
 compiler would fail, so there every image passes through every augmentation.
 """
 
