@@ -12,10 +12,13 @@ import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
+from inspect import signature
 from typing import Any
 
 from stopgrad.errors import ConfigError
 from stopgrad.storage import usable_cores
+
+SAVING_S = 600  # that a process may take to save after a signal, a measurement before it included
 
 
 def add_devices(parser: argparse.ArgumentParser) -> None:
@@ -55,9 +58,10 @@ def train_together(arguments: Sequence[str], *, devices: int) -> int:
         run_id=str(os.getpid()),
         max_restarts=0,
         logs_specs=DefaultLogsSpecs(),
+        **_patience(LaunchConfig),
     )
     command = ["-u", "-P", "-m", "stopgrad", *_without_devices(arguments)]
-    _pass_on_other_signals()
+    asked = _pass_on_other_signals()
     logging.disable(logging.CRITICAL)  # the agent's log of its processes is not for users
     try:
         elastic_launch(config, sys.executable)(*command)
@@ -66,8 +70,14 @@ def train_together(arguments: Sequence[str], *, devices: int) -> int:
     except SignalException as error:
         # A thread of the agent may still be running and would abort the interpreter at exit.
         sys.stderr.flush()
-        os._exit(128 + int(error.sigval))
+        os._exit(128 + (asked[0] if asked else int(error.sigval)))
     return 0
+
+
+def _patience(launch: type) -> dict[str, Any]:
+    """How long a process may take to save after a signal; torch kills it after 30 s by default."""
+    known = "shutdown_timeout" in signature(launch).parameters
+    return {"shutdown_timeout": SAVING_S} if known else {}
 
 
 def _check(devices: int) -> None:
@@ -90,10 +100,21 @@ def _without_devices(arguments: Sequence[str]) -> Iterator[str]:
             yield word
 
 
-def _pass_on_other_signals() -> None:
-    """Turns SIGUSR1 and SIGUSR2, which the agent does not know, into SIGTERM, which it forwards."""
+def _pass_on_other_signals() -> list[int]:
+    """Turns SIGUSR1 and SIGUSR2, which the agent does not know, into SIGTERM, which it forwards.
+
+    Returns:
+        Those that have come, for the exit code.
+    """
+
+    def pass_on(number: int, _: object) -> None:
+        asked.append(number)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    asked = list[int]()
     for number in (signal.SIGUSR1, signal.SIGUSR2):
-        signal.signal(number, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+        signal.signal(number, pass_on)
+    return asked
 
 
 def _exit_code(error: Any) -> int:

@@ -10,8 +10,8 @@ import functools
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing, contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, TypeVar
@@ -245,11 +245,12 @@ class TrainingBar:
                 )
 
     def show(
-        self, epochs: Iterable[Epoch], on_epoch: Callable[[Epoch], object] | None = None
+        self, epochs: Generator[Epoch], on_epoch: Callable[[Epoch], object] | None = None
     ) -> None:
         """Trains to the end, with a line for each epoch and the newest verdict below."""
         verdict, knn = None, ""
-        with self.screen.bar("preparing", total=None) as self._task:
+        # Closed here, an interrupted run is saved and unlocked, whoever holds the exception.
+        with self.screen.bar("preparing", total=None) as self._task, closing(epochs):
             for epoch in epochs:
                 verdict = epoch.verdict or verdict
                 if epoch.knn is not None:

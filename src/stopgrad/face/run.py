@@ -9,7 +9,6 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from shlex import quote
 from typing import TYPE_CHECKING, Any, get_args, overload
 
 from stopgrad import evaluation, export, images, method, report, runs, training
@@ -94,19 +93,8 @@ class Run(OpenedRun):
     @property
     def next_step(self) -> str:
         """What can be done with the run next, a command a line; labels decide which."""
-        name, info = quote(str(self.path)), runs.read_run(self.path)
-        if info.data.get("class_names"):
-            return f"evaluate it with: stopgrad evaluate {name}"
-        return "\n".join(
-            (
-                "its images have no labels",
-                f"look at it with: stopgrad report {name}",
-                f"find similar images with: stopgrad neighbors {name}",
-                f"use its features with: stopgrad embed {name} --out FILE",
-                f"rank runs with: stopgrad compare {name} RUN",
-                f"score it on other images with: stopgrad evaluate {name} --data LABELLED",
-            )
-        )
+        labelled = bool(runs.read_run(self.path).data.get("class_names"))
+        return "\n".join(report.next_commands(self.path, labelled=labelled))
 
     @property
     def encoder(self) -> nn.Module:

@@ -13,7 +13,7 @@ import importlib
 import os
 import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -171,11 +171,9 @@ class Mirror:
         self.names, self.run, self.screen = names if first else (), run, screen
         self.senders: list[_Sender] = []
         file = run / METRICS
-        self.read = (
-            file.stat().st_size if file.exists() else 0
-        )  # bytes, which were logged when they were new
+        self.read = file.stat().st_size if file.exists() else 0  # bytes that were logged before
 
-    def watch(self, epochs: Iterable[Epoch], dataset: Dataset) -> Iterator[Epoch]:
+    def watch(self, epochs: Generator[Epoch], dataset: Dataset) -> Generator[Epoch]:
         """The same epochs, each logged by the trackers; images after the last one."""
         if not self.names:
             yield from epochs
@@ -190,6 +188,9 @@ class Mirror:
                 for name, image in self._images(dataset):
                     self._send("image", name, image, runs.newest_step(self.run))
         finally:
+            epochs.close()
+            with self._no_harm("metrics"):  # of an epoch that a signal has cut short
+                self._send("rows", self._new_rows())
             for each in self.senders:
                 each.close()
 

@@ -74,7 +74,7 @@ def pretrain(
     weights = None if start is None else training.read_weights(start, config.encoder)
     _tell_start(config, weights, screen)
     with method.joined(config) as processes:
-        if method.was_restarted(processes) and runs.has_begun(out):
+        if method.was_restarted(processes) and (out / "config.json").exists():
             return Run(out, data=source).resume(log=log, on_epoch=on_epoch)
         dataset = method.one_by_one(processes, lambda: source.stored_for(config, screen))
         _tell_views(config, dataset, screen)

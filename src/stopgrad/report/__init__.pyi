@@ -1,3 +1,4 @@
+from .commands import next_commands as next_commands
 from .evidence import Evidence as Evidence
 from .evidence import ShownRun as ShownRun
 from .evidence import StudyEvidence as StudyEvidence

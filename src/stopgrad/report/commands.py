@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from pathlib import Path
 from typing import Any
 
 from stopgrad.config import PRESETS, Config, knob_values, preset
@@ -29,6 +30,21 @@ def repeat_commands(evidence: Evidence) -> list[str]:
         labels = ["--labels", *(f"{fraction:g}" for fraction in found)] if found != [1.0] else []
         commands.append(["stopgrad", "evaluate", evidence.name, *labels])
     return [shlex.join(command) for command in commands]
+
+
+def next_commands(run: Path, *, labelled: bool) -> list[str]:
+    """What can be done with a run next, a command a line; labels decide which."""
+    name = shlex.quote(str(run))
+    if labelled:
+        return [f"evaluate it with: stopgrad evaluate {name}"]
+    return [
+        "its images have no labels",
+        f"look at it with: stopgrad report {name}",
+        f"find similar images with: stopgrad neighbors {name}",
+        f"use its features with: stopgrad embed {name} --out FILE",
+        f"rank runs with: stopgrad compare {name} RUN",
+        f"score it on other images with: stopgrad evaluate {name} --data LABELLED",
+    ]
 
 
 def broken(command: str) -> str:

@@ -38,6 +38,7 @@ from stopgrad.storage import (
     append_lines,
     check_types,
     fits,
+    is_still_at,
     is_there,
     lock,
     make_folder,
@@ -265,6 +266,7 @@ class RunWriter:
 
     def append(self, rows: Iterable[Mapping[str, object]]) -> None:
         """Appends rows to the metrics, durably; a StorageError when the disk refuses."""
+        self._check_place()
         append_lines(self.path / METRICS, rows)
 
     def save(self, checkpoint: Checkpoint) -> None:
@@ -274,6 +276,7 @@ class RunWriter:
             DivergedError: When a tensor is not finite; the checkpoints before are kept.
             StorageError: When the disk refuses.
         """
+        self._check_place()
         try:
             save_checkpoint(self.path, checkpoint._replace(info=self.info))
         except DivergedError as error:
@@ -293,9 +296,19 @@ class RunWriter:
 
     def _write_status(self, state: RunPhase, **values: object) -> None:
         """As `set_status`; also while an error ends this process alone."""
+        self._check_place()
         now = datetime.now(UTC).isoformat(timespec="seconds")
         status = {"state": state, **values, "pid": os.getpid(), "updated": now}
         write_json(self.path / "status.json", status)
+
+    def _check_place(self) -> None:
+        """A StorageError where the directory is not there, or another process has begun it anew."""
+        if self._lock is not None and not is_still_at(self._lock, self.path / "lock"):
+            raise StorageError(
+                f"{self.path} was removed or replaced while this process trained",
+                expected="the directory that it had locked",
+                hint="begin the run again, or move the directory back and resume it",
+            )
 
     def _go_on(self) -> Checkpoint:
         """Takes the directory back to its newest good checkpoint."""

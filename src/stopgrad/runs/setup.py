@@ -58,11 +58,12 @@ class TrainingImages:
     bank: Images | None = None  # whose labels vote
     watch: Images | None = None  # that are scored
     channels: int = 3  # that the encoder takes
+    known: Normalization | None = None  # of a run that is resumed: other CPUs round it otherwise
 
     @functools.cached_property
     def normalization(self) -> Normalization:
         """Mean and std of the images to learn from, all of which are read for it, once."""
-        return normalization(self.train, channels=self.channels)
+        return self.known or normalization(self.train, channels=self.channels)
 
 
 def prepare(dataset: Dataset, config: Config) -> TrainingImages:

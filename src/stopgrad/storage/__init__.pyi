@@ -4,6 +4,7 @@ from .files import appearing as appearing
 from .files import check_ending as check_ending
 from .files import check_types as check_types
 from .files import fits as fits
+from .files import is_still_at as is_still_at
 from .files import json_bytes as json_bytes
 from .files import lock as lock
 from .files import read_json as read_json

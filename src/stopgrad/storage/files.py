@@ -285,3 +285,12 @@ def lock(path: Path) -> IO[str]:
     file.write(f"process {os.getpid()} on {socket.gethostname()} since {since}\n")
     file.flush()
     return file
+
+
+def is_still_at(file: IO[str], path: Path) -> bool:
+    """Whether an open file is still the one at a path, and was neither removed nor replaced."""
+    try:
+        there = os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return os.path.samestat(os.fstat(file.fileno()), there)

@@ -23,6 +23,7 @@ from typing import IO, Any, Literal, NamedTuple
 from stopgrad.errors import DataError
 from stopgrad.evaluation import (
     FINETUNE,
+    RECORDS,
     Costs,
     Energy,
     Key,
@@ -32,7 +33,7 @@ from stopgrad.evaluation import (
     read_costs,
     records_of,
 )
-from stopgrad.runs import Status, check_row, read_status
+from stopgrad.runs import Status, check_row, newest_step, read_status
 from stopgrad.storage import (
     STOP_SIGNALS,
     append_lines,
@@ -260,8 +261,18 @@ class RunFolder(NamedTuple):
         return attempts[-1] if attempts and attempts[-1].exit_code else None
 
     def numbers(self) -> Mapping[Key, Record]:
-        """The newest record of each number that the run has; DataError when one is damaged."""
-        return newest(records_of(self.run))
+        """The newest record of each number that the run has; DataError when one is damaged.
+
+        Those of an encoder that had not come to the end are left out.
+        """
+        found, epochs = records_of(self.run), self.card().epochs
+        return newest(r for r in found if r.of != "encoder" or r.epoch in (None, epochs))
+
+    def progress(self) -> int:
+        """A number that grows with every step that is saved, and with every record."""
+        trained = (self.run, *sorted(self.run.glob("*/share-*")))
+        lines = self.run / RECORDS
+        return sum(map(newest_step, trained)) + (lines.stat().st_size if lines.exists() else 0)
 
     def costs(self) -> Costs | None:
         """The cost of its trainings, those with labels included; None where nothing is known."""

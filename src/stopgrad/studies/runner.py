@@ -20,7 +20,6 @@ from typing import NamedTuple, Protocol
 
 from stopgrad.errors import DataError, InterruptedStudyError
 from stopgrad.evaluation import Key
-from stopgrad.runs import newest_step
 from stopgrad.storage import stop_signals
 from stopgrad.studies.directory import StudyDirectory
 from stopgrad.studies.executors import Adopted, Executor, Job
@@ -60,7 +59,7 @@ class Active:
     task: StudyTask
     job: Job
     began: float
-    step: int  # that the run had reached
+    progress: int  # of the run when the task began
     stopped: bool = False
 
 
@@ -147,8 +146,8 @@ class Runner:
             self.watch.event(goal.run.id, f"{found.task.stage} is at work already")
 
     def _follow(self, goal: Goal, found: Adopted, *, slot: int) -> None:
-        now, step = time.monotonic(), newest_step(goal.folder.run)
-        self._slots[slot] = Active(goal, found.claim, found.task, found.job, now, step)
+        now, progress = time.monotonic(), goal.folder.progress()
+        self._slots[slot] = Active(goal, found.claim, found.task, found.job, now, progress)
 
     def _start(self, goal: Goal, claim: int, *, slot: int) -> bool:
         """Starts the next task of a claimed run; False when there is none, or no use in it."""
@@ -189,12 +188,12 @@ class Runner:
             claim = self.executor.take_note(active.goal.folder, active.claim)
             if claim is None:
                 continue
-            goes_on = False
+            started = False
             try:
                 goes_on = self._ended(active, exit_code) and self._stop_signal is None
-                goes_on = goes_on and self._start(active.goal, claim, slot=slot)
+                started = goes_on and self._start(active.goal, claim, slot=slot)
             finally:
-                if not goes_on:
+                if not started:
                     self.executor.release(active.goal.folder, claim)
 
     def _ended(self, active: Active, exit_code: int) -> bool:
@@ -210,7 +209,7 @@ class Runner:
         if self._stop_signal is not None:
             self.watch.event(goal.run.id, f"{attempt.stage} stopped")
             return False
-        further = self.executor.ends_jobs and newest_step(goal.folder.run) > active.step
+        further = self.executor.ends_jobs and goal.folder.progress() > active.progress
         self._tries[goal.run.id] += 1
         if attempt.may_pass and further:
             self._tries[goal.run.id] = 0

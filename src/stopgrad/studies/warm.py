@@ -60,7 +60,8 @@ class WarmJob:
     def terminate(self) -> None:
         """Asks it to save and end, as SIGTERM does."""
         if self.pid and self.poll() is None:
-            os.kill(self.pid, signal.SIGTERM)
+            with suppress(ProcessLookupError):  # it has ended since
+                os.kill(self.pid, signal.SIGTERM)
 
     def _hear(self, flags: int = 0) -> bool:
         try:

@@ -169,11 +169,12 @@ def _fractions(
     for share in labels:
         path = _folder(out, task, share)
         # The number of threads that it was begun with, as others round differently.
-        begun = read_run(path).environment["threads"] if (path / "config.json").exists() else 0
-        use_threads(config.threads or begun or usual)
+        begun = read_run(path) if (path / "config.json").exists() else None
+        use_threads(config.threads or (begun.environment["threads"] if begun else usual))
         images = draw_fraction(split.train, split.test, fraction=share, seed=config.seed)
-        known = start.normalization if start else None
-        mean_std = known or normalization(images.train, channels=config.encoder.channels)
+        known = start or begun  # other CPUs round it otherwise
+        channels = config.encoder.channels
+        mean_std = known.normalization if known else normalization(images.train, channels=channels)
         info = describe_fraction(images, config, task=task, normalization=mean_std, data=card)
         epochs = functools.partial(labelled_epochs, images, config, start=start, track=track)
         yield from _finish(Fraction(out, info, dataset, split), epochs)

@@ -246,7 +246,7 @@ class Keeper:
     rows: list[dict[str, object]] = field(default_factory=list)  # not yet on disk
     saved: float = 0.0  # when the newest checkpoint was complete, s
     cost: float = 0.0  # the time it took, s
-    kept: tuple[int, int] | None = None  # step and epoch of that checkpoint
+    kept: int | None = None  # step of that checkpoint
     newest: dict[str, Any] = field(default_factory=dict)  # verdict and kNN
 
     def begin(self) -> None:
@@ -257,7 +257,7 @@ class Keeper:
         if checkpoint is not None:
             self.training.restore(checkpoint)
             self._note(read_status(self.writer.path))
-            self.kept = (self.training.step, self.training.epoch)
+            self.kept = self.training.step
         else:
             self._save()
         self.report()
@@ -345,14 +345,13 @@ class Keeper:
 
     def _save(self) -> None:
         """Metrics, then the checkpoint that makes them count."""
-        began, at = time.monotonic(), (self.training.step, self.training.epoch)
+        began = time.monotonic()
         self._write_rows()
-        known = self.kept is not None and at[0] == self.kept[0]
-        if at == self.kept or (known and not self.training.is_finished):
+        if self.training.step == self.kept:
             return  # saving a step again would remove it first; measuring again gives the same
         if self.writer is not None:
             self.writer.save(self.training.snapshot())
-        self.saved, self.kept = time.monotonic(), at
+        self.saved, self.kept = time.monotonic(), self.training.step
         self.cost = self.saved - began
 
     def _write_rows(self) -> None:

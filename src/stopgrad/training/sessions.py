@@ -6,7 +6,8 @@ when it is yielded.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -46,7 +47,7 @@ def pretrain_run(
     init: Weights | None = None,
     processes: Processes | None = None,
     track: Track = no_progress,
-) -> Iterator[Epoch]:
+) -> Generator[Epoch]:
     """Pretrains an encoder in a new run directory; trains when the caller asks for an epoch.
 
     Args:
@@ -148,7 +149,7 @@ def continue_run(
     spec: str,
     processes: Processes | None = None,
     track: Track = no_progress,
-) -> Iterator[Epoch]:
+) -> Generator[Epoch]:
     """Continues a run from its newest checkpoint, bit for bit on the same kind of machine.
 
     Args:
@@ -163,7 +164,7 @@ def continue_run(
         StopgradError: For other images, and while it trains, as `pretrain_epochs`.
     """
     config, card = found.info.config, found.info.data.get("init")
-    images = prepare(dataset, config)
+    images = replace(prepare(dataset, config), known=found.info.normalization)
     now = describe_run(dataset, config, spec=spec, init=card, images=images)
     now = now._replace(changes=found.info.changes)
     writer = _writer(lambda: RunWriter.resume(found.path, now), images, processes)
@@ -187,7 +188,7 @@ def _train(
     init: Weights | None,
     processes: Processes | None,
     track: Track,
-) -> Iterator[Epoch]:
+) -> Generator[Epoch]:
     """Trains the epochs that are left, and records what each of them cost."""
     config = writer.info.config
     meter = start_meter(
