@@ -5,6 +5,7 @@ import json
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import types
@@ -179,6 +180,24 @@ def test_rows_are_frames_of_polars_too(run: stopgrad.Run) -> None:
         assert frame.height == len(rows)
         assert set(frame.columns) == {key for row in rows for key in row}
     assert polars.DataFrame(run.metrics)["loss"].to_list() == [row["loss"] for row in run.metrics]
+
+
+def test_a_run_that_a_callback_has_stopped_is_unlocked_while_its_error_is_kept(
+    tmp_path: Path,
+) -> None:
+    """A notebook keeps the traceback, and with it all frames."""
+
+    def stop(epoch: stopgrad.Epoch) -> None:
+        raise RuntimeError("enough")
+
+    knobs = {"preset": "tiny", "epochs": 2, "knn_every": 0}
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(RuntimeError, match="enough") as kept:
+        stopgrad.pretrain("mnist5k", out=tmp_path / "run", on_epoch=stop, **knobs)
+    assert signal.getsignal(signal.SIGINT) is before
+    stopgrad.Run(tmp_path / "run").resume()
+    assert len(stopgrad.Run(tmp_path / "run").metrics) == 2
+    assert kept.value.args == ("enough",)
 
 
 def test_the_next_step_of_a_run_without_labels_is_commands_that_exist(tmp_path: Path) -> None:

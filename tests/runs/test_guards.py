@@ -2,15 +2,18 @@
 
 import hashlib
 import logging
+import math
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import stopgrad
 from stopgrad.cli.resume import FREE_TO_CHANGE
 from stopgrad.config import describe_knobs, preset
-from stopgrad.errors import CheckpointError, ConfigError, DataError, StopgradError
+from stopgrad.errors import CheckpointError, ConfigError, DataError, StopgradError, StorageError
+from stopgrad.images import splits
 from stopgrad.runs import RunInfo, RunWriter, extended, load_checkpoint, read_run, read_status
 from stopgrad.runs.changes import ELSEWHERE, FREE, _facts
 from stopgrad.runs.checkpoint import save_checkpoint
@@ -31,6 +34,40 @@ def _refused(path: Path, now: RunInfo | None = None) -> StopgradError:
         resume(path, now)
     assert _tree(path) == before
     return caught.value
+
+
+def test_another_cpu_rounds_the_normalization_and_the_run_keeps_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last bits of sums hang on the kernels of a CPU; the images are the same."""
+    run = stopgrad.pretrain("mnist5k", out=tmp_path / "run", preset="tiny", epochs=1)
+    own, real = read_run(run.path).normalization, splits.normalization_of
+
+    def rounded(parts: Any) -> Any:
+        found = real(parts)
+        return found._replace(std=tuple(math.nextafter(value, 1) for value in found.std))
+
+    monkeypatch.setattr(splits, "normalization_of", rounded)
+    run.resume(data=stopgrad.load("mnist5k"), extend=2)
+    assert read_status(run.path)["epoch"] == 2
+    assert read_run(run.path).normalization == own
+
+
+def test_a_directory_that_was_removed_and_begun_anew_is_not_written_to(tmp_path: Path) -> None:
+    with RunWriter.create(tmp_path / "run", info()) as writer:
+        writer.begin()
+        (tmp_path / "run").rename(tmp_path / "away")
+        with RunWriter.create(tmp_path / "run", info()) as other:
+            other.begin()
+            before = _tree(tmp_path / "run")
+            for act in (
+                lambda: writer.append([{"kind": "step", "step": 1}]),
+                lambda: writer.save(checkpoint(1, writer.info)),
+                lambda: writer.set_status("running", step=1),
+            ):
+                with pytest.raises(StorageError, match="removed or replaced"):
+                    act()
+            assert _tree(tmp_path / "run") == before
 
 
 CHANGES = [

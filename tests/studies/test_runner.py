@@ -281,6 +281,50 @@ def test_a_directory_that_cannot_be_written_stops_the_children_and_says_so(
     assert not any(prepared.directory.folder(run).is_claimed() for run in prepared.plan.runs)
 
 
+def test_a_task_that_cannot_be_started_leaves_no_claim(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepared, executor = prepare(tmp_path / "s", seeds=(0,)), InstantExecutor()
+
+    def fail(task: StudyTask) -> None:
+        if task.stage == "evaluate":
+            raise StorageError("no space", expected="space", hint="make room")
+        write(task)
+
+    write = runner.write_task
+    monkeypatch.setattr(runner, "write_task", fail)
+    with pytest.raises(StorageError):
+        conduct(prepared, executor)
+    assert not any(prepared.directory.folder(run).is_claimed() for run in prepared.plan.runs)
+
+
+def test_a_number_from_the_middle_of_a_training_is_not_its_last(tmp_path: Path) -> None:
+    """Somebody looked at a run that was interrupted, and then it was trained to its end."""
+    prepared, executor = prepare(tmp_path / "s", seeds=(0,)), InstantExecutor()
+    run = run_of(prepared, "a", 0)
+    folder = prepared.directory.folder(run)
+    how = {"of": "encoder", "split": "validation", "value": 0.95}
+    record(folder, "knn_accuracy", epoch=3, **how)
+    assert not folder.numbers()
+    assert conduct(prepared, executor) == {}
+    assert stages(executor, run) == ["pretrain", "evaluate"]
+    record(folder, "knn_accuracy", epoch=4, **how)
+    assert [found.epoch for found in folder.numbers().values() if found.value == 0.95] == [4]
+
+
+def test_a_training_with_labels_and_an_evaluation_make_progress(tmp_path: Path) -> None:
+    prepared = prepare(tmp_path / "s", seeds=(0,))
+    folder = prepared.directory.folder(run_of(prepared, "a", 0))
+    seen = [folder.progress()]
+    for name in ("run", "run/supervised/share-0.1", "run/finetune/share-1"):
+        step = folder.path / name / "checkpoints" / "step-000016"
+        step.mkdir(parents=True)
+        (step / "manifest.json").write_text("{}")
+        seen.append(folder.progress())
+    record(folder, "knn_accuracy", of="encoder", split="test", value=0.5)
+    assert sorted({*seen, folder.progress()}) == [*seen, folder.progress()]
+
+
 @pytest.mark.parametrize("code", [143, 130, 129, 138, -15, -2, -1, -10])
 def test_a_command_that_was_asked_to_stop_is_no_failure(tmp_path: Path, code: int) -> None:
     prepared, executor = prepare(tmp_path / "s", seeds=(0,)), InstantExecutor()
