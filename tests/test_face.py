@@ -24,9 +24,10 @@ from rich.console import Console
 import stopgrad
 from stopgrad.cli import main
 from stopgrad.cli.parser import parse
-from stopgrad.config import preset
+from stopgrad.config import config_from_dict, preset
 from stopgrad.errors import CheckpointError, ConfigError, DataError
 from stopgrad.evaluation import SPACE, embed
+from stopgrad.export import SimSiamEmbedder
 from stopgrad.face.progress import Screen
 from stopgrad.face.tables import Scores
 from stopgrad.images import Dataset, images_from_arrays, load_dataset
@@ -198,6 +199,53 @@ def test_a_run_that_a_callback_has_stopped_is_unlocked_while_its_error_is_kept(
     stopgrad.Run(tmp_path / "run").resume()
     assert len(stopgrad.Run(tmp_path / "run").metrics) == 2
     assert kept.value.args == ("enough",)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda out: stopgrad.pretrain("mnist5k", out=out, preset="tiny", on_epoch=3),
+        lambda out: stopgrad.pretrain("mnist5k", out=out, config={"epochs": 1}),
+        lambda out: stopgrad.supervised("mnist5k", out=out, preset="tiny", labels="abc"),
+        lambda out: stopgrad.load("mnist5k", bands=[4, 3, 2]),
+        lambda out: stopgrad.load("mnist5k", white_level="abc"),
+        lambda out: stopgrad.pack("mnist5k", out, bad_images="zz"),
+        lambda out: stopgrad.study("labels", data="mnist5k", out=out, seeds=[]),
+        lambda out: stopgrad.study("labels", data="mnist5k", out=out, seeds="ab"),
+        lambda out: SimSiamEmbedder("tiny", config={"seed": 5}).fit(
+            np.zeros((64, 16, 16, 3), "u1")
+        ),
+    ],
+)
+def test_arguments_of_another_kind_are_one_error_before_any_work(
+    call: Callable[[Path], object], tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError):
+        call(tmp_path / "out")
+    assert not (tmp_path / "out" / "checkpoints").exists()
+
+
+def test_numbers_of_numpy_and_sections_are_knobs() -> None:
+    section = preset("cpu").optimizer
+    found = config_from_dict(
+        {"epochs": np.int64(3), "optimizer": section, "views.crop_min": np.float32(0.5)}
+    )
+    assert (found.epochs, found.optimizer, found.views.crop_min) == (3, section, 0.5)
+
+
+def test_what_load_said_of_damaged_images_counts_for_training(tmp_path: Path) -> None:
+    folder = tmp_path / "set"
+    folder.mkdir()
+    chance = np.random.default_rng(0)
+    for number in range(70):
+        pixels = chance.integers(0, 256, (16, 16, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number:02}.png")
+    (folder / "99.png").write_bytes((folder / "00.png").read_bytes()[:200])
+    data = stopgrad.load(folder, bad_images="skip")
+    run = stopgrad.pretrain(data, out=tmp_path / "run", preset="tiny", epochs=1)
+    assert run.config.bad_images == "skip"
+    made = stopgrad.views(data, out=tmp_path / "new" / "views.png", count=2)
+    assert made.exists()
 
 
 def test_the_next_step_of_a_run_without_labels_is_commands_that_exist(tmp_path: Path) -> None:

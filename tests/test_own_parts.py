@@ -266,6 +266,17 @@ def _go_on(run: Path) -> None:
     assert own.resume(extend=2).trained().epoch == 2
 
 
+def test_views_that_are_normalised_already_are_refused(tmp_path: Path) -> None:
+    """The usual end of torchvision's transforms; they would be normalised twice."""
+
+    def normalised(pixels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        x = (pixels / 255 - 0.45) / 0.225
+        return x, x.flip(3)
+
+    with pytest.raises(ConfigError, match=r"return values from .*leave out the normalization"):
+        stopgrad.pretrain("mnist5k", out=tmp_path / "run", preset="tiny", views=normalised)
+
+
 def test_another_process_goes_on_when_it_is_given_the_parts(tmp_path: Path) -> None:
     _pretrain(tmp_path / "run", epochs=1)
     call_forked(_go_on, tmp_path / "run")

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from stopgrad.cli import main
 from stopgrad.config import EncoderConfig
-from stopgrad.errors import CheckpointError, ConfigError
+from stopgrad.errors import CheckpointError, ConfigError, DataError
 from stopgrad.export import PretrainedEncoder, export_run, run_condition
 from stopgrad.export import write as write_module
 from stopgrad.export.card import describe
@@ -181,7 +181,15 @@ def test_a_file_is_an_encoder_again_with_the_preprocessing_of_its_run(
     export_run(narrow, name="safetensors", out=out)
     pixels = torch.arange(2 * 4 * 4 * 3).reshape(2, 4, 4, 3).to(torch.uint8)
     x = (pixels.permute(0, 3, 1, 2) / 255 - torch.tensor([0.1, 0.2, 0.3]).view(3, 1, 1)).float()
-    found = PretrainedEncoder.from_file(out).embed(pixels)
+    encoder = PretrainedEncoder.from_file(out)
+    found = encoder.embed(pixels)
+    assert torch.equal(encoder.embed(np.asarray(pixels)), found)
+    floats = pixels / 255
+    before = floats.clone()
+    for wrong in (floats, pixels[0], pixels.numpy().astype(np.int64)):
+        with pytest.raises(DataError, match=r"expected \(B, H, W, C\) of torch.uint8"):
+            encoder.embed(wrong)
+    assert torch.equal(floats, before)
     ours = _ours(narrow, x)
     assert float((found - ours).abs().max() / ours.abs().max()) <= CLOSE
 

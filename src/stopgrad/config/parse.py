@@ -109,7 +109,8 @@ def config_from_dict(values: Mapping[str, object], *, preset: str | None = None)
         ConfigError: One line that names every unknown key (with the nearest known one), every
             value of a wrong type or out of bounds and every pair that contradicts.
     """
-    flat = {**_preset_values(preset), **key_paths(values)}
+    plain = {key: _plain(value) for key, value in values.items()}
+    flat = {**_preset_values(preset), **key_paths(plain)}
     read = _read_values(flat)
     usual: dict[str, Any] = {knob.key: knob.default for knob in _knobs() if knob.key not in flat}
     wrong = [*_unknown_keys(flat), *read.wrong, *contradictions(usual | read.values)]
@@ -120,6 +121,13 @@ def config_from_dict(values: Mapping[str, object], *, preset: str | None = None)
             hint="correct the keys named",
         )
     return _instantiate(read.values)
+
+
+def _plain(value: object) -> object:
+    """A section as its values by key, a number of NumPy's as one of Python's."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.asdict(value)
+    return value.item() if getattr(value, "shape", None) == () else value  # type: ignore[attr-defined]
 
 
 def _preset_values(name: str | None) -> dict[str, object]:

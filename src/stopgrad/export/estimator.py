@@ -39,7 +39,7 @@ from stopgrad.export.fitted import (
     to_bytes,
     whole_images,
 )
-from stopgrad.images import Images, Levels, normalization
+from stopgrad.images import Images, Levels, normalization, paths_in
 from stopgrad.method import Encoder, compute_for, plain_torch
 from stopgrad.runs import TrainingImages
 from stopgrad.storage import user_path, write_atomically
@@ -223,6 +223,14 @@ class SimSiamEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
             "optimizer.weight_decay": self.weight_decay,
         }
         given = {key: value for key, value in own.items() if value is not None}
+        if not isinstance(self.config or {}, Mapping):
+            raise ConfigError(f"config = {self.config!r}", expected="knobs by key path, or None")
+        if taken := sorted({"seed", "knn_every", "measure_every"} & {*(self.config or {})}):
+            raise ConfigError(
+                f"{', '.join(taken)} in config",
+                expected="knobs that fit does not set itself",
+                hint="set the seed with random_state; fit sees no labels, and measures at its end",
+            )
         ours = {"seed": self._seed(), "knn_every": 0, "measure_every": AT_THE_END}
         return checked_config({**(self.config or {}), **given, **ours}, preset=self.preset)
 
@@ -235,6 +243,7 @@ class SimSiamEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
 
     def _images(self, X: Any, *, fitting: bool) -> Images:
         """X as images; in `fit`, notes the shape and the range for later calls."""
+        X = paths_in(X) or X  # of an array or a column too
         decoded, bands = is_list_of_images(X), self.config_.reading.bands
         levels: tuple[Levels, ...] = () if fitting else self.levels_
         if decoded:

@@ -9,12 +9,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 
 from stopgrad.config import EncoderConfig, config_from_dict, torch_generator
-from stopgrad.errors import CheckpointError
+from stopgrad.errors import CheckpointError, DataError
 from stopgrad.images import Normalization, checked_answers
 from stopgrad.method import build_encoder, normalize, plain_torch
 from stopgrad.runs import encode_tensors, encoder_tensors
@@ -57,10 +59,21 @@ class PretrainedEncoder(
         return features
 
     @torch.inference_mode()
-    def embed(self, pixels: Tensor) -> Tensor:  # (B, H, W, C) uint8 -> (B, F)
-        """Features of images; normalises them first."""
+    def embed(self, pixels: Tensor | npt.NDArray[np.uint8]) -> Tensor:  # (B, H, W, C) -> (B, F)
+        """Features of images from 0 to 255; normalises them first.
+
+        Raises:
+            DataError: For anything but bytes of shape (B, H, W, C).
+        """
+        bytes_ = torch.as_tensor(pixels)
+        if bytes_.dtype != torch.uint8 or bytes_.ndim != 4 or bytes_.shape[3] == 0:
+            raise DataError(
+                f"pixels of shape {tuple(bytes_.shape)} and type {bytes_.dtype}",
+                expected="(B, H, W, C) of torch.uint8, from 0 to 255",
+                hint="give one image as x[None], and floats from 0 to 1 as (255 * x).byte()",
+            )
         device = next(self.parameters()).device
-        x = normalize(pixels.to(device).permute(0, 3, 1, 2), self.normalization)
+        x = normalize(bytes_.to(device).permute(0, 3, 1, 2), self.normalization)
         return self.forward(x)
 
     @classmethod
@@ -72,6 +85,12 @@ class PretrainedEncoder(
             ConfigError: When the weights belong to another encoder.
         """
         file = user_path(path)
+        if not file.exists():
+            raise CheckpointError(
+                f"{file} does not exist",
+                expected="a file of: stopgrad export RUN --format safetensors",
+                hint="check the path",
+            )
         card = _card(card_of(file))
         return cls._read(file, card["encoder"], card["preprocessing"])
 

@@ -57,6 +57,12 @@ def chosen_config(config: Config | None, knobs: Mapping[str, Any], *, preset: st
     knobs = {name: value for name, value in knobs.items() if name not in parts}
     if config is None:
         config = config_from_dict(knobs, preset=preset)
+    elif not isinstance(config, Config):
+        raise ConfigError(
+            f"config = {str(config)[:40]!r}",
+            expected="a stopgrad.Config",
+            hint="give knobs as keywords, or make one with stopgrad.config_from_dict",
+        )
     elif knobs:
         raise ConfigError(
             f"{', '.join(knobs)} beside a config",
@@ -119,7 +125,10 @@ def check_choices(name: str, given: Iterable[object], known: Sequence[str]) -> N
 
 
 def fractions(labels: LabelFractions) -> list[float]:
-    """One or several fractions of the labels."""
-    chosen = [float(part) for part in as_list(labels, "labels")]
+    """One or several fractions of the labels; a ConfigError for anything else."""
+    try:
+        chosen = [float(part) for part in as_list(labels, "labels")]
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"labels = {labels!r}", expected="fractions such as 0.1") from error
     runs.check_fractions(chosen)
     return chosen

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypedDict, Unpack, get_args
 
 from stopgrad import images, report, runs
-from stopgrad.config import BY_RULE, BadImages, Config, Reading, bands_as_text
+from stopgrad.config import BY_RULE, BadImages, Config, Reading, bands_as_text, config_from_dict
 from stopgrad.errors import ConfigError, DataError
 from stopgrad.face.arguments import check_choices, chosen_config, in_plain_torch
 from stopgrad.face.progress import Screen, at_work
-from stopgrad.storage import check_ending, printable, user_path, write_atomically
+from stopgrad.storage import check_ending, make_folder, printable, user_path, write_atomically
 
 if TYPE_CHECKING:
     from stopgrad.images import Changed, Dataset, DataSource
@@ -39,6 +39,7 @@ class Data:
         reading: Reading = BY_RULE,
         source: DataSource | None = None,
         again: Callable[[Reading], Data] | None = None,
+        bad_images: BadImages = "fail",
     ) -> None:
         """Notes where the images are.
 
@@ -49,10 +50,12 @@ class Data:
             reading: How it was read.
             source: Reads them, where the spec cannot.
             again: Reads an array with another reading.
+            bad_images: What damaged images did.
         """
         self.spec = images.spec_of_several([spec] if isinstance(spec, str) else spec)
         self._reading, self._where = reading, source or self.spec
         self._first, self._side, self._again = first, side, again
+        self._bad_images = bad_images
 
     @property
     def dataset(self) -> Dataset:
@@ -111,6 +114,7 @@ class Data:
         own = self._reading
         return replace(
             config,
+            bad_images=self._bad_images if config.bad_images == "fail" else config.bad_images,
             image_column=config.image_column or own.image_column,
             label_column=config.label_column or own.label_column,
             white_level=config.white_level or own.white_level,
@@ -208,7 +212,7 @@ def load(
     if specs:
         spec = images.spec_of_several(specs)
         first = _read(spec, Screen(), side=side, reading=how, bad_images=bad_images)
-        return Data(spec, first, side=side, reading=how)
+        return Data(spec, first, side=side, reading=how, bad_images=bad_images)
     if not isinstance(data, (Data, images.Dataset)):
         held = images.plain(data)
         source = images.held_source(held, labels=labels, class_names=class_names)
@@ -232,7 +236,7 @@ def _specs(data: AnyData) -> list[str]:
 def _asked(reading: HowRead) -> Config:
     """A config that says only how data are read."""
     check_choices("argument", reading, [*HowRead.__annotations__])
-    return Config(**reading)
+    return config_from_dict(dict(reading))
 
 
 def _held(
@@ -245,7 +249,7 @@ def _held(
     reading = reading if reading.bands else reading._replace(bands=source.reading.bands)
     if not isinstance(data, np.ndarray):
         first = _read(source, Screen(), side=side, reading=reading, bad_images=bad_images)
-        return Data(spec, first, side=side, reading=reading, source=source)
+        return Data(spec, first, side=side, reading=reading, source=source, bad_images=bad_images)
     contents = source.open()
     labels = contents.train.labels
 
@@ -285,6 +289,7 @@ def pack(
         DataError: For data that are missing or unsuitable.
         StorageError: When the disk refuses.
     """
+    check_choices("bad_images", [bad_images], get_args(BadImages))
     screen, store = Screen(), user_path(out).absolute()
     how = as_data(data).with_reading(_asked(reading)).reading
     images.pack(
@@ -336,6 +341,7 @@ def views(
     if how := report.how_shown(train.channels):
         screen.line(how.rstrip("."))
     panel = report.view_examples(train, config, normalization=mean_std, count=count)
+    make_folder(out.absolute().parent)
     write_atomically(out, report.figure_as_png(report.view_grid(panel)))
     return out
 

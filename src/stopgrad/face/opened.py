@@ -203,6 +203,8 @@ def collect(found: Iterable[Record], each: Each | None) -> Scores:
 
     If `each` cannot print one, the error is raised after the last record.
     """
+    if each is not None and not callable(each):
+        raise ConfigError(f"each = {each!r}", expected="a function of a Record")
     records: list[Record] = []
     lost: Exception | None = None
     for record in found:

@@ -30,6 +30,7 @@ from rich.table import Column
 from rich.text import Text
 
 from stopgrad import runs
+from stopgrad.errors import ConfigError
 from stopgrad.evaluation import balance_text, duration, labels_text
 from stopgrad.storage import printable, wrapped
 
@@ -248,6 +249,8 @@ class TrainingBar:
         self, epochs: Generator[Epoch], on_epoch: Callable[[Epoch], object] | None = None
     ) -> None:
         """Trains to the end, with a line for each epoch and the newest verdict below."""
+        if on_epoch is not None and not callable(on_epoch):
+            raise ConfigError(f"on_epoch = {on_epoch!r}", expected="a function of an Epoch")
         verdict, knn = None, ""
         # Closed here, an interrupted run is saved and unlocked, whoever holds the exception.
         with self.screen.bar("preparing", total=None) as self._task, closing(epochs):

@@ -5,9 +5,10 @@ In: paths. Out: `Studies`, the studies of a directory; a finding for each file.
 
 from __future__ import annotations
 
+import operator
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from shlex import quote
@@ -313,8 +314,11 @@ def failed_runs(prepared: PreparedStudy, failed: Mapping[str, str]) -> FailedRun
 
 
 def _seeds(seeds: int | Sequence[int]) -> tuple[int, ...]:
-    if not isinstance(seeds, int):
-        return tuple(seeds)
-    if seeds < 1:
+    try:
+        of = seeds if isinstance(seeds, Iterable) else range(operator.index(seeds))
+        chosen = tuple(map(operator.index, of))
+    except TypeError as error:
+        raise ConfigError(f"seeds = {seeds!r}", expected="a number, or a list of them") from error
+    if not chosen:
         raise ConfigError(f"--seeds {seeds}", expected="at least 1")
-    return tuple(range(seeds))
+    return chosen

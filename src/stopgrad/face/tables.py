@@ -25,7 +25,7 @@ from stopgrad.evaluation import (
     percent,
 )
 from stopgrad.report import Column, Table, TableCell
-from stopgrad.storage import check_ending, printable, user_path, write_atomically
+from stopgrad.storage import check_ending, make_folder, printable, user_path, write_atomically
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -217,6 +217,7 @@ class Neighborhood(Shown):
         """
         out = user_path(out)
         check_ending(out, ".png")
+        make_folder(out.absolute().parent)
         write_atomically(out, self._repr_png_())
         return out
 

@@ -59,6 +59,9 @@ def name_encoder(module: nn.Module, *, channels: int, size: int) -> str:
     return name
 
 
+SLACK = 0.05  # outside of [0, 1], of interpolation
+
+
 def name_views(views: OwnViews) -> str:
     """The name of views: that of their function or class; others of that name replace them.
 
@@ -119,6 +122,13 @@ def follow_the_generator(name: str, pixels: Tensor) -> bool:  # (B, 3, H, W) uin
     """Whether own views are the same for the same random numbers, as resuming a run needs."""
     table = torch.tensor([0.25, 0.75], device=pixels.device)
     first, again = (torch.cat(make_own_views(name, pixels.clone(), table)) for _ in range(2))
+    low, high = float(first.min()), float(first.max())
+    if low < -SLACK or high > 1 + SLACK:
+        raise ConfigError(
+            f"views that return values from {low:.3g} to {high:.3g}",
+            expected="values in [0, 1], or uint8",
+            hint="leave out the normalization, which is done for you",
+        )
     return torch.equal(first, again)
 
 

@@ -171,6 +171,7 @@ def normalize(pixels: Tensor, normalization: Normalization) -> Tensor:
     Returns:
         (B, C, H, W) float32, in the memory format of the pixels.
     """
+    assert pixels.dtype == torch.uint8, pixels.dtype  # others would be overwritten
     x = to_channels(pixels.to(torch.float32).mul_(1 / 255), len(normalization.mean))
     return _normalize_in_place(x, normalization)
 
