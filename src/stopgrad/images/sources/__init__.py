@@ -28,6 +28,7 @@ tars          the members of a tar from first to last
 webdataset    shards of samples, read as streams
 contained     files that hold many images, and folders of them: which kind it is
 several       several data sets as one
+items         an item of a sequence that a Python caller holds -> its image and its label
 held          images that a Python caller holds: arrays, tensors, Pillow images, lists of files
 limits        how far a packed file may unpack
 embedded      5,000 MNIST digits inside this package
