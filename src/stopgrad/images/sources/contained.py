@@ -136,7 +136,7 @@ def in_file(path: Path, reading: Reading, *, inside: Find) -> DataSource:
     if array_kind(path.name):
         return arrays_source(path, reading)
     if ending := archive_ending(path.name):
-        if ending.startswith((".tar", ".t")) and is_shard(path):
+        if ending.startswith((".tar", ".t")) and is_shard(path, reading):
             return webdataset_source({path.name: path}, reading, name=path.stem, root=str(path))
         return archive_source({"": path}, root=path, find=inside)
     refuse_other_archives(path)
@@ -147,7 +147,7 @@ def in_file(path: Path, reading: Reading, *, inside: Find) -> DataSource:
 def _in_archives(path: Path, archives: list[Path], reading: Reading, find: Find) -> DataSource:
     """Numbered tars are shards, and so are those that begin as shards do; others are folders."""
     tars = [file for file in archives if ".t" in archive_ending(file.name)]
-    if tars == archives and (_are_numbered(tars) or is_shard(tars[0])):
+    if tars == archives and (_are_numbered(tars) or is_shard(tars[0], reading)):
         files = {file.relative_to(path).as_posix(): file for file in tars}
         return webdataset_source(files, reading, name=path.name, root=str(path))
     names = [file.relative_to(path).as_posix() for file in archives]
