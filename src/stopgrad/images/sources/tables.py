@@ -24,6 +24,7 @@ from stopgrad.images.sources.files import OURS, FolderListing, Found
 from stopgrad.images.sources.labels import Label, composed
 from stopgrad.images.sources.names import SplitOf, is_split_column, split_of
 from stopgrad.images.sources.table_columns import (
+    ALIKE,
     ClassColumn,
     FileColumn,
     file_column,
@@ -220,7 +221,10 @@ def _assigned(name: str, by: FileColumn, values: Sequence[Label]) -> TableLabels
         unused.append(Unused("label", f"{name} has several labels for one image", names))
     if away := tuple(value for value in lost if value in by.elsewhere):
         unused.append(Unused("label", f"{name} names images {ELSEWHERE}", away))
-    if gone := tuple(value for value in lost if value not in by.elsewhere):
+    if alike := tuple(value for value in lost if value in by.alike):
+        unused.append(Unused("label", f"{name} names images by {ALIKE}", alike))
+    known = by.elsewhere | by.alike
+    if gone := tuple(value for value in lost if value not in known):
         unused.append(Unused("label", f"{name} names images that are not there", gone))
     kept = {path: label for path, label in labels.items() if path not in several}
     if not kept:
