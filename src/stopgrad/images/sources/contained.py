@@ -34,6 +34,8 @@ ARRAYS_DEPTH, ARCHIVES_DEPTH = 3, 2  # folders, that named included, in which th
 MOST_LOOSE = 100  # image files beside which archives and files of arrays are looked into
 NESTED = 2  # archives in archives are opened so deep
 MOST_SHARDS = 100_000  # that a pattern names
+TABLES = "tables, which are read beside image files alone"
+TABLES_BESIDE_ARCHIVES = f"{TABLES}: unpack the archive, or put the table into it"
 
 Find = Callable[[Path], DataSource]
 
@@ -63,7 +65,8 @@ def in_folder(
     if fit and (source := _packed(path, reading, inside=inside, depth=depth)) is not None:
         source = _without(source, "beside archives or arrays, which are the data", images)
         used = {os.path.basename(stamp.path) for stamp in source.stamps} | {*NAME_LISTS}
-        return _with_the_rest(source, listing, lambda name: os.path.basename(name) in used)
+        why = TABLES if _arrays_below(path) else TABLES_BESIDE_ARCHIVES
+        return _with_the_rest(source, listing, lambda name: os.path.basename(name) in used, why)
     if is_parquet(path) and (rows or not images):
         source = parquet_source(path, reading)
         used = {stamp.path for stamp in source.stamps}
@@ -86,7 +89,10 @@ def _without(source: DataSource, reason: str, names: Sequence[str]) -> DataSourc
 
 
 def _with_the_rest(
-    source: DataSource, listing: FolderListing, is_used: Callable[[str], bool]
+    source: DataSource,
+    listing: FolderListing,
+    is_used: Callable[[str], bool],
+    why_no_tables: str = TABLES,
 ) -> DataSource:
     """A data set in some files of a folder, with notes of all others that are no images."""
     left = (
@@ -95,7 +101,7 @@ def _with_the_rest(
     )
     names = ("/".join(table.parts) for table in listing.tables)
     tables = tuple(name for name in names if not is_used(name))
-    groups = (*left, Unused("file", "tables, which are read beside image files alone", tables))
+    groups = (*left, Unused("file", why_no_tables, tables))
     notes = Notes(unused=tuple(group for group in groups if group.names))
     return source._replace(notes=source.notes.and_those(notes))
 
@@ -138,7 +144,10 @@ def in_file(path: Path, reading: Reading, *, inside: Find) -> DataSource:
     if ending := archive_ending(path.name):
         if ending.startswith((".tar", ".t")) and is_shard(path, reading):
             return webdataset_source({path.name: path}, reading, name=path.stem, root=str(path))
-        return archive_source({"": path}, root=path, find=inside)
+        source = archive_source({"": path}, root=path, find=inside)
+        beside = path.with_name(f"{path.name[: -len(ending)]}.csv")  # as Kaggle has it
+        unused = (Unused("file", TABLES_BESIDE_ARCHIVES, (beside.name,)),)
+        return source._replace(notes=Notes(unused=unused)) if beside.is_file() else source
     refuse_other_archives(path)
     _refuse_pickles([path])
     return folder_source(path, reading)
