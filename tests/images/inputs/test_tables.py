@@ -218,7 +218,31 @@ def test_text_that_says_no_label_is_no_class(root: Path) -> None:
     put(root, *NAMES)
     said = ["NA", "n/a", "?", "-1", "-100", "unlabeled", *"abcabc"]
     csv(root, "labels.csv", "file,label", [f"{n},{of}" for n, of in zip(NAMES, said, strict=True)])
-    assert train_labels(load_dataset(str(root))) == (("a", "b", "c"), [-1] * 6 + [0, 1, 2] * 2)
+    found = load_dataset(str(root))
+    assert train_labels(found) == (("a", "b", "c"), [-1] * 6 + [0, 1, 2] * 2)
+    assert found.notes.remarks[1:] == (
+        "no label where column 'label' of labels.csv says 'NA', 'n/a', '?', 'unlabeled': give a "
+        "class another name",
+        "6 of 12 images of train have no label",
+    )
+
+
+@pytest.mark.input(
+    "label",
+    what="a class called none, NA or null in a table",
+    happens="is no label, and is named",
+)
+def test_a_word_for_no_label_that_may_be_a_class_is_named(root: Path) -> None:
+    put(root, *NAMES)
+    named = [row.replace(",b", ",None") for row in rows("{name},{label}")]
+    csv(root, "labels.csv", "file,kind", named)
+    found = load_dataset(str(root), reading=Reading(label_column="kind"))
+    assert train_labels(found) == (("a", "c"), [0, -1, 1] * 4)
+    said = "no label where column 'kind' of labels.csv says 'None': give a class another name"
+    assert said in found.notes.remarks
+    empty = [row.replace(",b", ",") for row in rows("{name},{label}")]
+    csv(root, "labels.csv", "file,kind", empty)
+    assert load_dataset(str(root)).notes.remarks[1:] == ("4 of 12 images of train have no label",)
 
 
 @pytest.mark.input(

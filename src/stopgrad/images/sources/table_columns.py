@@ -16,7 +16,14 @@ import numpy as np
 
 from stopgrad.images.sources.endings import SUFFIXES
 from stopgrad.images.sources.files import Found
-from stopgrad.images.sources.labels import Label, composed, fraction_among, labels_of_texts, one_hot
+from stopgrad.images.sources.labels import (
+    Label,
+    composed,
+    fraction_among,
+    labels_of_texts,
+    one_hot,
+    words_for_none,
+)
 from stopgrad.images.sources.names import LABEL_WORDS, is_split_column
 from stopgrad.images.sources.table_files import UnfitTableError
 from stopgrad.storage import few
@@ -147,6 +154,7 @@ class ClassColumn(NamedTuple):
     named: str  # as messages show it
     values: LabelValues
     others: tuple[str, ...] = ()  # that are called as labels are
+    none: tuple[str, ...] = ()  # the words in it that say there is no label
 
 
 def named_column(columns: Mapping[str, Sequence[Any]], wanted: str) -> ClassColumn:
@@ -154,7 +162,7 @@ def named_column(columns: Mapping[str, Sequence[Any]], wanted: str) -> ClassColu
     values = _typed(columns[wanted])
     if fraction := fraction_among(values):
         raise UnfitTableError(f"its column {wanted!r} holds {FRACTIONS} {fraction}")
-    return ClassColumn(repr(wanted), values)
+    return ClassColumn(repr(wanted), values, none=_none_in(columns[wanted]))
 
 
 def label_column(columns: Mapping[str, Sequence[Any]], file: str) -> ClassColumn:
@@ -184,7 +192,7 @@ def label_column(columns: Mapping[str, Sequence[Any]], file: str) -> ClassColumn
         repeated = len(said) >= 2 * different
         if said and (repeated or (known and different <= FEW_CLASSES)):
             rest = (name for name in known if name != column and _is_named_label(name))
-            return ClassColumn(repr(column), values, tuple(rest))
+            return ClassColumn(repr(column), values, tuple(rest), _none_in(columns[column]))
         reason = f"its column {column!r} holds {different:,} values in {len(said):,} rows"
     raise UnfitTableError(reason)
 
@@ -216,6 +224,10 @@ def _one_hot(columns: Mapping[str, Sequence[Any]]) -> LabelValues | None:
 
 def _typed(values: Sequence[Any]) -> LabelValues:
     return labels_of_texts([_text_of(value) for value in values])
+
+
+def _none_in(values: Sequence[Any]) -> tuple[str, ...]:
+    return words_for_none(map(_text_of, values))
 
 
 def _text_of(value: Any) -> str | None:

@@ -174,6 +174,9 @@ def _remarks(
 ) -> Iterator[str]:
     if chosen.others:
         yield f"--label-column takes {few(chosen.others)} of {table} instead"
+    if chosen.none:
+        where = f"column {chosen.named} of {table} says {few(chosen.none)}"
+        yield f"no label where {where}: give a class another name"
     if of_split := [c for c in columns if is_split_column(c) and repr(c) != chosen.named]:
         how = "folders name the splits" if is_split else UNSPLIT
         yield f"column {of_split[0]!r} of {table} is not used: {how}"
