@@ -14,6 +14,7 @@ import stopgrad
 from stopgrad.config import preset
 from stopgrad.errors import ConfigError, DataError
 from stopgrad.face.progress import Screen
+from stopgrad.images import DamagedImagesError
 from tests.images.factories import png
 from tests.inputs import row
 
@@ -185,6 +186,16 @@ def test_paths_in_rows_and_in_lists_are_images(tmp_path: Path) -> None:
     assert read([[str(path), n] for path, n in pairs])[1] == CLASSES
 
 
+def test_a_path_in_rows_that_leads_nowhere_is_a_damaged_image() -> None:
+    rows = [{"file": "no/such.png", "label": 1}] * 2
+    with pytest.raises(DamagedImagesError, match="No such file"):
+        stopgrad.load(rows)
+
+
+def test_a_number_may_be_the_name_of_a_column() -> None:
+    assert read([{0: Image.fromarray(x), 1: 7} for x in PIXELS]) == ((), None)
+
+
 def test_the_named_column_of_rows_in_memory_holds_the_images() -> None:
     rows = [{"image": x[:, ::-1], "scan": x, "label": 1} for x in PIXELS]
     assert read(rows, image_column="scan") == (("1",), [0] * 6)
@@ -212,6 +223,12 @@ def test_the_named_column_of_rows_in_memory_holds_the_images() -> None:
             "refused: names the types",
             (1, Image.fromarray(PIXELS[0])),
             "items of int, Image; expected an image first, and its label second",
+        ),
+        item(
+            "pairs of numbers",
+            "refused: names the types",
+            (1, 2),
+            "items of int, int; expected an image first, and its label second",
         ),
         item(
             "lists of a label and an image, in this order",

@@ -22,6 +22,7 @@ from stopgrad.images.sources.names import called_as_labels
 from stopgrad.storage import few
 
 IMAGE_NAMES = ("image", "img", "bytes", "path")  # columns of a row of the Hub's library
+SHOWN = 5  # values of an item whose types an error names
 
 
 def image_and_label(item: Any, reading: Reading) -> tuple[Any, Any]:
@@ -53,6 +54,7 @@ def with_image_column(first: Any, reading: Reading) -> Reading:
     if not first or any(first.get(name) is not None for name in IMAGE_NAMES):
         return reading
     found = [name for name in first if _is_image(first[name])]
+    found = found or [name for name in first if _names_file(first[name])]  # which is not there
     if len(found) == 1:
         return reading._replace(image_column=found[0])
     if not first.keys().isdisjoint(IMAGE_NAMES):
@@ -81,8 +83,8 @@ def label_names(columns: Iterable[Any]) -> list[str]:
 
 
 def _image_of_row(row: Mapping[str, Any], reading: Reading) -> Any:
-    if wanted := reading.image_column:
-        image = row.get(wanted)
+    if reading.image_column != "":  # 0 is a name in a dict
+        image = row.get(reading.image_column)
     else:
         image = next((row[name] for name in IMAGE_NAMES if row.get(name) is not None), row)
     return row if image is row else image_and_label(image, BY_RULE)[0]
@@ -121,17 +123,22 @@ def _is_image(value: Any) -> bool:
     if isinstance(value, Mapping):  # of the Hub's library, not decoded
         return any(value.get(name) is not None for name in ("bytes", "path"))
     if isinstance(value, str | os.PathLike):
-        is_path = not isinstance(value, str) or names_image(value)
-        return is_path and os.path.isfile(value)
+        return (_names_file(value) or not isinstance(value, str)) and os.path.isfile(value)
     return isinstance(value, bytes) or hasattr(value, "getexif")
+
+
+def _names_file(value: Any) -> bool:
+    return isinstance(value, str) and names_image(value)
 
 
 def _refuse_other_order(item: tuple[Any, ...] | list[Any]) -> None:
     """Refuses an item whose image does not stand first."""
     first = item[0] if item else None
-    may_be = isinstance(first, list) or (isinstance(first, str) and names_image(first))
-    if not may_be and not _is_image(first) and any(map(_is_image, item[1:])):
-        kinds = ", ".join(type(each).__name__ for each in item)
+    if isinstance(first, list) or _names_file(first) or _is_image(first):
+        return
+    none = isinstance(item, tuple) and isinstance(first, int | float | Mapping)
+    if none or any(map(_is_image, item[1:])):
+        kinds = ", ".join(type(each).__name__ for each in item[:SHOWN])
         raise DataError(
             f"items of {kinds}",
             expected="an image first, and its label second",
