@@ -5,10 +5,10 @@ from .face.advice import advise as advise
 from .face.data import Data as Data
 from .face.data import load as load
 from .face.data import pack as pack
-from .face.data import views as views
 from .face.data_check import check as check
 from .face.machine import bench as bench
 from .face.ranking import compare as compare
+from .face.report import views as views
 from .face.report import write_report as write_report
 from .face.run import Run as Run
 from .face.several import Studies as Studies

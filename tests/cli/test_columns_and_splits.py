@@ -140,3 +140,15 @@ def test_check_data_names_every_image_and_label_that_is_not_used(
     assert "test-00000-of-00001.parquet:9" in names
     assert "'val' is scored, as no label of 'test' can be used" in told["remarks"]
     assert "--image-column takes 'thumbnail' instead" in told["remarks"][0]
+
+
+def test_embed_says_which_images_it_leaves_out(
+    root: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    for more in ((), ("--data", str(root))):
+        assert main(["embed", str(run), "--out", str(tmp_path / "features.npy"), *more]) == 0
+        err = capsys.readouterr().err
+        assert "done: 80 images" in err  # train and val
+        assert "not used: 30 images" in err
+        assert "in split 'contrast', which is neither trained on nor scored" in err

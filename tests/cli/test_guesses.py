@@ -132,6 +132,24 @@ def test_data_may_be_named_by_the_flag_of_other_commands(command: str) -> None:
     assert _refusal(command, *more).startswith("the following arguments are required: SPEC")
 
 
+@pytest.mark.parametrize("command", ["check-data", "pack"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("a", "b", "--data", "c"),
+        ("a", "--data", "b", "--data", "c"),
+        ("--data", "a", "b", "c"),
+        ("--data", "a", "--data", "b", "c"),
+        ("--data", "a", "--data", "b", "--data=c"),
+    ],
+)
+def test_data_named_with_and_without_the_flag_are_all_read_in_order(
+    command: str, words: tuple[str, ...]
+) -> None:
+    more = ("--out", "x") if command == "pack" else ()
+    assert parse([command, *words, *more]).data == ["a", "b", "c"]
+
+
 @pytest.mark.parametrize(
     ("word", "meant"),
     [

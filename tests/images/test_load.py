@@ -45,8 +45,26 @@ def test_known_name_wins_over_a_folder_of_that_name(tmp_path, monkeypatch):
     (tmp_path / "mnist5k").mkdir()
     for number, gray in enumerate(load_digits().images[:4]):
         Image.fromarray((gray * 15).astype(np.uint8)).save(tmp_path / "mnist5k" / f"{number}.png")
-    assert len(load_dataset("mnist5k").train) == 4000
-    assert len(load_dataset("./mnist5k").train) == 4
+    found = load_dataset("mnist5k")
+    assert len(found.train) == 4000
+    assert found.notes.remarks == (
+        "mnist5k is the data set that stopgrad knows by this name: the folder mnist5k/ is named "
+        "./mnist5k",
+    )
+    there = load_dataset("./mnist5k")
+    assert (len(there.train), there.notes.remarks) == (4, ())
+
+
+def test_a_known_name_that_cannot_be_fetched_leads_to_the_folder_of_that_name(
+    tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    for there in (False, True):
+        with pytest.raises(DataError) as caught:
+            load_dataset("cifar10")
+        assert caught.value.hint.endswith("the folder cifar10/ is named ./cifar10") == there
+        (tmp_path / "cifar10").mkdir(exist_ok=True)
 
 
 def test_side_below_one_is_a_config_error():

@@ -18,7 +18,8 @@ EXAMPLE = "stopgrad embed runs/mine --out features.parquet"
 def add(parser: argparse.ArgumentParser) -> None:
     """Adds the run, --data, --out, --bad-images and --layer."""
     parser.add_argument("run", type=user_path, metavar="RUN", help="run directory")
-    help_text = f"{DATA}. Default: the run's images"
+    help_text = f"{DATA}. The images to train on are embedded, and the split that is scored; what "
+    help_text += "is left out is said. Default: the run's images"
     parser.add_argument("--data", action="append", metavar="SPEC", help=help_text)
     parser.add_argument(
         "--out",

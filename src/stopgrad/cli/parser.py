@@ -207,8 +207,9 @@ def add_data(parser: argparse.ArgumentParser) -> None:
 def add_spec(parser: argparse.ArgumentParser) -> None:
     """Adds --data, as other commands have it; the data may also be named without the flag."""
     absent = argparse.SUPPRESS  # so that neither default overwrites the other's value
-    parser.add_argument("data", nargs="*", metavar="SPEC", default=absent, help=absent)
-    parser.add_argument("--data", action="append", metavar="SPEC", default=absent, help=DATA)
+    how: dict[str, Any] = {"metavar": "SPEC", "default": absent}
+    parser.add_argument("data", nargs="*", action="extend", help=absent, **how)
+    parser.add_argument("--data", action="append", help=DATA, **how)
     parser.set_defaults(required="data")
 
 

@@ -230,7 +230,7 @@ def _search(
     directory = studies.StudyDirectory(out)
     directory.check_ours()
     slots = studies.executor_for(where, directory, device=config.device).slots
-    found = runs.prepare(as_data(data).stored_for(config, Screen()), config)
+    found = runs.prepare(as_data(data, config).stored_for(config, Screen()), config)
     if not method.extent(config, images=len(found.train)).folds > 0:
         raise ConfigError("a setting without N", expected="SGD with weight decay and momentum < 1")
     _check_views(found, config)

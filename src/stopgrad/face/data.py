@@ -1,4 +1,4 @@
-"""A data set as the public face takes it: by name, by path or in memory; packed, drawn.
+"""A data set as the public face takes it: by name, by path or in memory; packed.
 
 In: a spec, a path, several of them, or images that the caller holds. Out: `Data`, whose images are
 decoded once for each size that training asks for.
@@ -12,12 +12,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypedDict, Unpack, get_args
 
-from stopgrad import images, report, runs
+from stopgrad import images, runs
 from stopgrad.config import BY_RULE, BadImages, Config, Reading, bands_as_text, config_from_dict
 from stopgrad.errors import ConfigError, DataError
-from stopgrad.face.arguments import check_choices, chosen_config, in_plain_torch
+from stopgrad.face.arguments import check_choices
 from stopgrad.face.progress import Screen, at_work
-from stopgrad.storage import check_ending, make_folder, printable, user_path, write_atomically
+from stopgrad.storage import printable, user_path
 
 if TYPE_CHECKING:
     from stopgrad.images import Changed, Dataset, DataSource
@@ -126,6 +126,20 @@ class Data:
         named = self.reading_knobs
         return replace(config, **{key: named[key] for key in named if key.endswith("_column")})
 
+    def check_columns(self, reading: Reading) -> None:
+        """Refuses columns that were named beside images in memory that have none.
+
+        Raises:
+            ConfigError: With what to give instead.
+        """
+        named = _columns_in(reading)
+        if named and self.spec.startswith(ARRAYS) and not getattr(self._where, "again", None):
+            raise ConfigError(
+                f"{' and '.join(named)} beside images without columns",
+                expected="rows such as {'image': ..., 'label': ...}",
+                hint="give labels as labels=..., or rows with these columns",
+            )
+
     @property
     def reading_knobs(self) -> dict[str, Any]:
         """The knobs for reading the data, where they differ from the rules."""
@@ -191,18 +205,21 @@ def load(
             another size.
         bad_images: What to do about damaged images: fail, or skip.
         **reading: How it is read where the rules should not decide, as the knobs of these names:
-            `image_column` and `label_column` of a table (Parquet, CSV, ...); `white_level`, the
-            value that is white in images of more than 8 bits; `bands` that are red, green and blue,
-            as "4,3,2", or one; of more bands, or "all", each is a channel.
+            `image_column` and `label_column` of a table (Parquet, CSV, ...) or of rows in memory;
+            `white_level`, the value that is white in images of more than 8 bits; `bands` that are
+            red, green and blue, as "4,3,2", or one; of more bands, or "all", each is a channel.
 
     Raises:
         ConfigError: For labels or names with anything but images themselves, and for a `reading`
-            that is unknown, or with images that were read before.
+            that is unknown, or with images that were read before, and for columns with images
+            that have none.
         DataError: For data that are missing or unsuitable.
     """
     check_choices("bad_images", [bad_images], get_args(BadImages))
     specs, how = _specs(data), _asked(reading).reading
     read_elsewhere = specs or isinstance(data, (Data, images.Dataset))
+    if labels is not None and how.label_column:
+        raise ConfigError("labels beside label_column", expected="one of them")
     if read_elsewhere and (labels is not None or class_names):
         raise ConfigError(
             "labels or class_names beside images that are not an array",
@@ -215,8 +232,10 @@ def load(
         return Data(spec, first, side=side, reading=how, bad_images=bad_images)
     if not isinstance(data, (Data, images.Dataset)):
         held = images.plain(data)
-        source = images.held_source(held, labels=labels, class_names=class_names)
-        return _held(held, source, side=side, reading=how, bad_images=bad_images)
+        source = images.held_source(held, labels=labels, class_names=class_names, reading=how)
+        found = _held(held, source, side=side, reading=how, bad_images=bad_images)
+        found.check_columns(how)
+        return found
     if reading:
         raise ConfigError(
             f"{', '.join(reading)} beside images that were read before",
@@ -307,51 +326,29 @@ def pack(
     return Data(str(store), dataset)
 
 
-@at_work
-@in_plain_torch
-def views(
-    data: AnyData,
-    *,
-    out: str | Path,
-    count: int = 12,
-    preset: str = "cifar",
-    config: Config | None = None,
-    **knobs: Any,
-) -> Path:
-    """Draws some images with two views of each into a PNG file.
-
-    Args:
-        data: As for `load`.
-        out: The file.
-        count: How many images.
-        preset: As for `pretrain`.
-        config: As for `pretrain`.
-        **knobs: As for `pretrain`.
+def as_data(data: AnyData, config: Config | None = None) -> Data:
+    """What a caller names, not read yet; images in memory by the columns that a config names.
 
     Raises:
-        ConfigError: For a count below 1, or a knob that is wrong.
-        DataError: For images that cannot be read.
+        ConfigError: For such columns beside images in memory that have none.
+        DataError: As `load`, for images in memory.
     """
-    config, screen, out = chosen_config(config, knobs, preset=preset), Screen(), user_path(out)
-    check_ending(out, ".png")
-    if count < 1:
-        raise ConfigError(f"--count {count}", expected="at least 1")
-    train = as_data(data).stored_for(config, screen).train
-    mean_std = images.normalization(train, channels=config.encoder.channels)
-    if how := report.how_shown(train.channels):
-        screen.line(how.rstrip("."))
-    panel = report.view_examples(train, config, normalization=mean_std, count=count)
-    make_folder(out.absolute().parent)
-    write_atomically(out, report.figure_as_png(report.view_grid(panel)))
-    return out
-
-
-def as_data(data: AnyData) -> Data:
-    """The data that a caller names, not read yet."""
+    reading = BY_RULE if config is None else config.reading
     if isinstance(data, Data):
+        data.check_columns(reading)
         return data
     specs = _specs(data)
-    return Data(specs) if specs else load(data)
+    return Data(specs) if specs else load(data, **_columns_in(reading))
+
+
+def _columns_in(reading: Reading) -> HowRead:
+    """The columns that are named, by the names of the knobs."""
+    named = HowRead()
+    if reading.image_column:
+        named["image_column"] = reading.image_column
+    if reading.label_column:
+        named["label_column"] = reading.label_column
+    return named
 
 
 def tell_data(dataset: Dataset, screen: Screen) -> None:

@@ -50,7 +50,8 @@ def check(
     Raises:
         DataError: When there is nothing to look at.
     """
-    config, screen, data = chosen_config(config, knobs, preset=preset), Screen(), as_data(data)
+    config, screen = chosen_config(config, knobs, preset=preset), Screen()
+    data = as_data(data, config)
     config = data.with_reading(config)
     method.use_threads(config.threads)
     findings = images.check_images(

@@ -1,6 +1,6 @@
-"""A page, a poster and figures of runs and studies.
+"""A page, a poster and figures of runs and studies; images with two views of each.
 
-In: paths. Out: the files written, `Reported`.
+In: paths, or images. Out: the files written.
 """
 
 from __future__ import annotations
@@ -8,17 +8,18 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from stopgrad import report, runs, studies
+from stopgrad import images, report, runs, studies
 from stopgrad.errors import ConfigError
-from stopgrad.face.arguments import as_list, in_plain_torch
-from stopgrad.face.data import AnyData
+from stopgrad.face.arguments import as_list, chosen_config, in_plain_torch
+from stopgrad.face.data import AnyData, as_data
 from stopgrad.face.opened import OpenedRun
 from stopgrad.face.progress import Screen, at_work
-from stopgrad.storage import check_ending, printable, user_path
+from stopgrad.storage import check_ending, make_folder, printable, user_path, write_atomically
 
 if TYPE_CHECKING:
+    from stopgrad.config import Config
     from stopgrad.report import Evidence, Heading, StudyEvidence
 
 
@@ -135,3 +136,42 @@ def _with_images(
         expected=f"an arm of {stored.study.name} with weights, of {names}",
         hint="name another arm, or leave --pictures out",
     )
+
+
+@at_work
+@in_plain_torch
+def views(
+    data: AnyData,
+    *,
+    out: str | Path,
+    count: int = 12,
+    preset: str = "cifar",
+    config: Config | None = None,
+    **knobs: Any,
+) -> Path:
+    """Draws some images with two views of each into a PNG file.
+
+    Args:
+        data: As for `load`.
+        out: The file.
+        count: How many images.
+        preset: As for `pretrain`.
+        config: As for `pretrain`.
+        **knobs: As for `pretrain`.
+
+    Raises:
+        ConfigError: For a count below 1, or a knob that is wrong.
+        DataError: For images that cannot be read.
+    """
+    config, screen, out = chosen_config(config, knobs, preset=preset), Screen(), user_path(out)
+    check_ending(out, ".png")
+    if count < 1:
+        raise ConfigError(f"--count {count}", expected="at least 1")
+    train = as_data(data, config).stored_for(config, screen).train
+    mean_std = images.normalization(train, channels=config.encoder.channels)
+    if how := report.how_shown(train.channels):
+        screen.line(how.rstrip("."))
+    panel = report.view_examples(train, config, normalization=mean_std, count=count)
+    make_folder(out.absolute().parent)
+    write_atomically(out, report.figure_as_png(report.view_grid(panel)))
+    return out

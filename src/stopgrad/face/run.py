@@ -22,14 +22,7 @@ from stopgrad.face.arguments import (
     in_plain_torch,
 )
 from stopgrad.face.data import AnyData, tell_notes
-from stopgrad.face.opened import (
-    Each,
-    OpenedRun,
-    collect,
-    findings_of,
-    tell_condition,
-    tell_state,
-)
+from stopgrad.face.opened import Each, OpenedRun, collect, findings_of, tell_condition, tell_state
 from stopgrad.face.progress import Screen, TrainingBar, at_work, show_fractions
 from stopgrad.face.report import Reported, write_report
 from stopgrad.face.tables import Neighborhood, Scores, flat_epoch, knn_balance, newest_scores
@@ -276,7 +269,7 @@ class Run(OpenedRun):
         layer: Layer = "features",
         bad_images: BadImages | None = None,
     ) -> npt.NDArray[np.float32] | Embedded:
-        """The features of all images, those of the train split first.
+        """The features of the images to train on, then of the split that is scored; of no other.
 
         Args:
             data: The images; None: the run's own.
@@ -387,4 +380,5 @@ class Run(OpenedRun):
         tell_condition(run, screen)
         config = replace(run.info.config, bad_images=bad_images or run.info.config.bad_images)
         _, _, dataset = self.named_images(config, data, screen)
+        tell_notes(dataset, screen)
         return export.embed_dataset(run, dataset, out=out, layer=layer, track=screen.track)

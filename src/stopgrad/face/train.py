@@ -68,7 +68,8 @@ def pretrain(
         StopgradError: While it trains: it diverged, was interrupted, or the disk is full.
     """
     config, screen, out = chosen_config(config, knobs, preset=preset), Screen(), user_path(out)
-    start, source, mirror = chosen_start(init, config), as_data(data), Mirror(log, out, screen)
+    start, mirror = chosen_start(init, config), Mirror(log, out, screen)
+    source = as_data(data, config)
     config = source.with_reading(config)
     method.use_threads(config.threads)
     weights = None if start is None else training.read_weights(start, config.encoder)
@@ -126,7 +127,7 @@ def supervised(
     config, screen, out = chosen_config(config, knobs, preset=preset), Screen(), user_path(out)
     labels = fractions(labels)
     beside = (out / "config.json").exists()  # a pretraining, whose fingerprint guards the images
-    source = as_data(data)
+    source = as_data(data, config)
     config = source.with_reading(config)
     dataset = source.stored_for(config, screen, changed="warn" if beside else "fail")
     tell_notes(dataset, screen)

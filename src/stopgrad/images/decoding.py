@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
 
 ORIENTATION = 0x0112  # the EXIF tag
-DECODER = 6  # raise it whenever decoding changes, so that cached images are decoded again
+DECODER = 7  # raise it whenever decoding changes, so that cached images are decoded again
 
 
 class Frame(NamedTuple):

@@ -172,7 +172,7 @@ def _read(
     spec: str | DataSource, *, reading: Reading, side: int, track: Track
 ) -> tuple[DataSource, Contents, Dataset | DamagedImagesError]:
     source = find_source(spec, reading=reading) if isinstance(spec, str) else spec
-    source = source._replace(reading=reading)
+    source = source.read_by(reading)
     contents = source.open()
     return source, contents, _loaded(source, contents, side=side, track=track)
 

@@ -110,7 +110,7 @@ def _load(
 ) -> tuple[Dataset, bool]:
     """The images, and whether they come from a store that the user has packed."""
     source = spec if isinstance(spec, DataSource) else find_source(spec, reading=reading)
-    source = source._replace(reading=reading)
+    source = source.read_by(reading)
     if source.store is not None:
         if reading.bands not in ((), source.notes.bands) or reading.white_level:
             log.warning(

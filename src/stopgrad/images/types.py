@@ -257,6 +257,14 @@ class DataSource(NamedTuple):
     store: Path | None = None  # where its decoded pixels lie, if it is a store
     notes: Notes = Notes()  # known from the names alone
     reading: Reading = BY_RULE
+    again: Callable[[Reading], DataSource] | None = None  # of rows in memory, by other columns
+
+    def read_by(self, reading: Reading) -> DataSource:
+        """The same images, read in this way."""
+        own = self.reading.image_column, self.reading.label_column
+        if self.again is None or own == (reading.image_column, reading.label_column):
+            return self._replace(reading=reading)
+        return self.again(reading)._replace(reading=reading)
 
 
 def stamp(path: Path | str, *, name: str) -> FileStamp:

@@ -131,6 +131,27 @@ def test_archive_is_not_unpacked_again_while_it_stays_as_it_is(
     assert load_dataset(spec).train.fingerprint != first.train.fingerprint
 
 
+@pytest.mark.input(
+    "label",
+    what="train.csv beside train.zip (Kaggle)",
+    happens="is named, with what to do: unpack the archive, or put the table into it",
+)
+def test_a_table_beside_an_archive_is_named_with_what_to_do(tmp_path: Path) -> None:
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    for number in range(4):
+        (flat / f"{number}.png").write_bytes(png(PIXELS[number]))
+    (tmp_path / "to").mkdir()
+    archive = zipped(flat, tmp_path / "to" / "train.zip")
+    (tmp_path / "to" / "train.csv").write_text("id,label\n0,a\n1,b\n2,a\n3,b\n")
+    for named in (tmp_path / "to", archive):
+        found = load_dataset(str(named))
+        assert len(found.train) == 4
+        (group,) = found.notes.unused
+        assert group.names == ("train.csv",)
+        assert group.reason.endswith(": unpack the archive, or put the table into it")
+
+
 @pytest.mark.input("format", what="cifar-10-binary.tar.gz", happens="as the folder in it")
 def test_archive_of_arrays_is_read_as_the_folder_in_it(tmp_path: Path) -> None:
     (tmp_path / "cifar-10-batches-bin").mkdir()

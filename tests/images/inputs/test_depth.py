@@ -471,7 +471,7 @@ def test_images_of_pillow_are_scaled_alike(tmp_path: Path) -> None:
     from stopgrad.export.arrays import read_images
 
     images = [Image.fromarray(LOW), Image.fromarray(TOP)]
-    found = read_images(images, side=2)
+    found = read_images(images, side=2).pixels
     assert found.max() == 255  # of the second; the first is as dark beside it as in a folder
     assert found[0].max() <= 129
 

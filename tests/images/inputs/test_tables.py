@@ -218,7 +218,31 @@ def test_text_that_says_no_label_is_no_class(root: Path) -> None:
     put(root, *NAMES)
     said = ["NA", "n/a", "?", "-1", "-100", "unlabeled", *"abcabc"]
     csv(root, "labels.csv", "file,label", [f"{n},{of}" for n, of in zip(NAMES, said, strict=True)])
-    assert train_labels(load_dataset(str(root))) == (("a", "b", "c"), [-1] * 6 + [0, 1, 2] * 2)
+    found = load_dataset(str(root))
+    assert train_labels(found) == (("a", "b", "c"), [-1] * 6 + [0, 1, 2] * 2)
+    assert found.notes.remarks[1:] == (
+        "no label where column 'label' of labels.csv says 'NA', 'n/a', '?', 'unlabeled': give a "
+        "class another name",
+        "6 of 12 images of train have no label",
+    )
+
+
+@pytest.mark.input(
+    "label",
+    what="a class called none, NA or null in a table",
+    happens="is no label, and is named",
+)
+def test_a_word_for_no_label_that_may_be_a_class_is_named(root: Path) -> None:
+    put(root, *NAMES)
+    named = [row.replace(",b", ",None") for row in rows("{name},{label}")]
+    csv(root, "labels.csv", "file,kind", named)
+    found = load_dataset(str(root), reading=Reading(label_column="kind"))
+    assert train_labels(found) == (("a", "c"), [0, -1, 1] * 4)
+    said = "no label where column 'kind' of labels.csv says 'None': give a class another name"
+    assert said in found.notes.remarks
+    empty = [row.replace(",b", ",") for row in rows("{name},{label}")]
+    csv(root, "labels.csv", "file,kind", empty)
+    assert load_dataset(str(root)).notes.remarks[1:] == ("4 of 12 images of train have no label",)
 
 
 @pytest.mark.input(
@@ -453,7 +477,7 @@ def test_hidden_labels_of_a_table_are_said(root: Path) -> None:
 @pytest.mark.input(
     "label",
     what="names in a table that several images have",
-    happens="label none of them",
+    happens="label none of them, and are named",
 )
 def test_a_name_that_two_images_have_labels_neither(root: Path) -> None:
     put(root, *(f"x/y/{name}" for name in NAMES), "z/0000.png")
@@ -461,6 +485,34 @@ def test_a_name_that_two_images_have_labels_neither(root: Path) -> None:
     found = load_dataset(str(root))
     assert found.train.sources[0] == "x/y/0000.png"
     assert train_labels(found)[1] == [-1, *([0, 1, 2] * 4)[1:], -1]
+    assert [(group.reason, group.names) for group in found.notes.unused] == [
+        (
+            "labels.csv names images by names that several files have: write their paths",
+            ("0000.png",),
+        )
+    ]
+
+
+def test_a_table_of_names_that_several_images_have_says_so(root: Path) -> None:
+    put(root, *(f"{folder}/{name}" for folder in ("train/x/y", "train/z") for name in NAMES))
+    csv(root, "train.csv", "label,file", rows("{label},{name}"))
+    found = load_dataset(str(root))
+    said = "its column 'file' holds names that several files have: write their paths"
+    assert f"train.csv gives no labels: {said}" in found.notes.remarks
+
+
+@pytest.mark.input(
+    "label",
+    what="numbers in a table beside files that differ in zeros alone (1, 01, 001)",
+    happens="each labels the file of its own name",
+)
+def test_a_number_is_its_own_name_before_it_lacks_zeros(root: Path) -> None:
+    put(root, "1.png", "01.png", "001.png", "0002.png")
+    csv(root, "labels.csv", "id,label", ["1,a", "01,b", "001,c", "2,c"])
+    found = load_dataset(str(root))
+    by_name = dict(zip(found.train.sources, train_labels(found)[1] or (), strict=True))
+    assert by_name == {"1.png": 0, "01.png": 1, "001.png": 2, "0002.png": 2}
+    assert found.notes.unused == ()
 
 
 @pytest.mark.input(

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from stopgrad.config import Reading
 from stopgrad.errors import DataError
 from stopgrad.images import load_dataset
 from tests.images.factories import png
@@ -220,6 +221,96 @@ def test_single_shard_is_known_by_its_labels(tmp_path: Path) -> None:
     assert labels(load_dataset(str(path))) == [0, 0, 1, 1]
     pictures = {f"{name}/{n}.{end}": png(PIXELS[n]) if end == "png" else "{}" for n, name in enumerate("aabb") for end in ("png", "json")}  # fmt: skip # noqa: E501
     assert load_dataset(str(shard(tmp_path / "pets.tar", pictures))).train.class_names == ("a", "b")
+
+
+@pytest.mark.input(
+    "format",
+    what="a single shard of KEY.image.png beside KEY.cls",
+    happens="known by the last ending of its images",
+)
+def test_single_shard_is_known_by_the_last_ending_of_its_images(tmp_path: Path) -> None:
+    members = {f"{n:06}.{end}": of for n in range(4) for end, of in _two_endings(n).items()}
+    found = load_dataset(str(shard(tmp_path / "train-000.tar", members)))
+    assert (found.train.pixels == PIXELS[:4]).all()
+    assert labels(found) == [0, 0, 1, 1]
+
+
+def _two_endings(number: int) -> dict[str, bytes | str]:
+    return {"image.png": png(PIXELS[number]), "cls": str(number // 2)}
+
+
+@pytest.mark.parametrize(
+    ("named", "expected"),
+    [
+        row(
+            "--label-column NAME of shards, a key of KEY.json",
+            "is the label",
+            *("kind", [0, 1, 2, 0]),
+            kind="label",
+        ),
+        row(
+            "--label-column NAME of shards, the ending of a member",
+            "is the label, though KEY.cls is there",
+            *("breed", [1, 1, 0, 0]),
+            kind="label",
+        ),
+    ],
+)
+def test_the_named_label_of_samples_is_read(
+    tmp_path: Path, named: str, expected: list[int]
+) -> None:
+    beside: dict[str, Any] = {
+        "cls": lambda n: str(n % 2),
+        "json": lambda n: json.dumps({"label": n % 2, "kind": "abca"[n]}),
+        "breed": lambda n: "zzyy"[n],
+    }
+    shard(tmp_path / "set" / "0.tar", samples(0, 1, **beside))
+    shard(tmp_path / "set" / "1.tar", samples(2, 3, **beside))
+    assert labels(load_dataset(str(tmp_path / "set"))) == [0, 1, 0, 1]
+    found = load_dataset(str(tmp_path / "set"), reading=Reading(label_column=named))
+    assert labels(found) == expected
+    assert found.notes.remarks == ()
+
+
+def test_a_single_shard_is_known_by_the_label_that_is_named(tmp_path: Path) -> None:
+    path = shard(tmp_path / "set.tar", samples(0, 1, breed=lambda n: "xy"[n]))
+    found = load_dataset(str(path), reading=Reading(label_column="breed"))
+    assert (found.train.class_names, labels(found)) == (("x", "y"), [0, 1])
+
+
+@pytest.mark.input(
+    "label",
+    what="--label-column NAME that no sample of a shard has",
+    happens="refused, with the names that there are",
+)
+def test_a_label_that_no_sample_has_is_refused(tmp_path: Path) -> None:
+    members = samples(0, 1, cls=str, json=lambda n: json.dumps({"kind": n, "size": n / 3}))
+    shard(tmp_path / "set" / "0.tar", members)
+    for name in ("breed", "size"):
+        said = (
+            f"no labels called '{name}' beside the images; expected .* in one of .cls, .json, kind"
+        )
+        with pytest.raises(DataError, match=said):
+            load_dataset(str(tmp_path / "set"), reading=Reading(label_column=name))
+
+
+@pytest.mark.input(
+    "format",
+    what="--image-column NAME of shards, the ending of a member",
+    happens="those are the images; others of a sample are named",
+)
+def test_the_named_image_of_samples_is_read(tmp_path: Path) -> None:
+    members = {
+        f"{n}.{end}.png": png(PIXELS[n + shift])
+        for n in range(2)
+        for end, shift in (("depth", 4), ("colour", 0))
+    }
+    shard(tmp_path / "set" / "0.tar", members)
+    found = load_dataset(str(tmp_path / "set"), reading=Reading(image_column="colour.png"))
+    assert (found.train.pixels == PIXELS[:2]).all()
+    assert unused(found, "image") == ["0.tar/0.depth.png", "0.tar/1.depth.png"]
+    with pytest.raises(DataError, match=r"members that end in \.infrared; correct --image-column"):
+        load_dataset(str(tmp_path / "set"), reading=Reading(image_column="infrared"))
 
 
 @pytest.mark.input("oddity", what="further images and other members of a sample", happens="named")

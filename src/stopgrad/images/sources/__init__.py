@@ -28,7 +28,8 @@ tars          the members of a tar from first to last
 webdataset    shards of samples, read as streams
 contained     a file that holds many images, or a folder of such files -> its source
 several       several data sets as one
-held          images held by a Python caller: arrays, tensors, Pillow images, lists of files
+items         an item of a sequence that a Python caller holds -> its image and its label
+held          images that a Python caller holds: arrays, tensors, Pillow images, lists of files
 limits        how far a packed file may unpack
 embedded      5,000 MNIST digits inside this package
 find          a spec -> its source

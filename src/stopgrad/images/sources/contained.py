@@ -30,10 +30,12 @@ from stopgrad.images.sources.webdataset import is_shard, webdataset_source
 from stopgrad.images.types import DataSource, Notes, Unused
 
 PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".joblib")
-ARRAYS_DEPTH, ARCHIVES_DEPTH = 3, 2  # levels of folders that are searched, the named one included
-MOST_LOOSE = 100  # image files next to which archives and files of arrays are still opened
-NESTED = 2  # depth to which archives in archives are opened
-MOST_SHARDS = 100_000  # that a pattern may name
+ARRAYS_DEPTH, ARCHIVES_DEPTH = 3, 2  # folders, that named included, in which they are looked for
+MOST_LOOSE = 100  # image files beside which archives and files of arrays are looked into
+NESTED = 2  # archives in archives are opened so deep
+MOST_SHARDS = 100_000  # that a pattern names
+TABLES = "tables, which are read beside image files alone"
+TABLES_BESIDE_ARCHIVES = f"{TABLES}: unpack the archive, or put the table into it"
 
 Find = Callable[[Path], DataSource]
 
@@ -63,7 +65,8 @@ def in_folder(
     if fit and (source := _packed(path, reading, inside=inside, depth=depth)) is not None:
         source = _without(source, "beside archives or arrays, which are the data", images)
         used = {os.path.basename(stamp.path) for stamp in source.stamps} | {*NAME_LISTS}
-        return _with_the_rest(source, listing, lambda name: os.path.basename(name) in used)
+        why = TABLES if _arrays_below(path) else TABLES_BESIDE_ARCHIVES
+        return _with_the_rest(source, listing, lambda name: os.path.basename(name) in used, why)
     if is_parquet(path) and (rows or not images):
         source = parquet_source(path, reading)
         used = {stamp.path for stamp in source.stamps}
@@ -86,7 +89,10 @@ def _without(source: DataSource, reason: str, names: Sequence[str]) -> DataSourc
 
 
 def _with_the_rest(
-    source: DataSource, listing: FolderListing, is_used: Callable[[str], bool]
+    source: DataSource,
+    listing: FolderListing,
+    is_used: Callable[[str], bool],
+    why_no_tables: str = TABLES,
 ) -> DataSource:
     """A data set in some files of a folder, with notes on all others that are not images."""
     left = (
@@ -95,7 +101,7 @@ def _with_the_rest(
     )
     names = ("/".join(table.parts) for table in listing.tables)
     tables = tuple(name for name in names if not is_used(name))
-    groups = (*left, Unused("file", "tables, which are read beside image files alone", tables))
+    groups = (*left, Unused("file", why_no_tables, tables))
     notes = Notes(unused=tuple(group for group in groups if group.names))
     return source._replace(notes=source.notes.and_those(notes))
 
@@ -136,9 +142,12 @@ def in_file(path: Path, reading: Reading, *, inside: Find) -> DataSource:
     if array_kind(path.name):
         return arrays_source(path, reading)
     if ending := archive_ending(path.name):
-        if ending.startswith((".tar", ".t")) and is_shard(path):
+        if ending.startswith((".tar", ".t")) and is_shard(path, reading):
             return webdataset_source({path.name: path}, reading, name=path.stem, root=str(path))
-        return archive_source({"": path}, root=path, find=inside)
+        source = archive_source({"": path}, root=path, find=inside)
+        beside = path.with_name(f"{path.name[: -len(ending)]}.csv")  # as Kaggle has it
+        unused = (Unused("file", TABLES_BESIDE_ARCHIVES, (beside.name,)),)
+        return source._replace(notes=Notes(unused=unused)) if beside.is_file() else source
     refuse_other_archives(path)
     _refuse_pickles([path])
     return folder_source(path, reading)
@@ -147,7 +156,7 @@ def in_file(path: Path, reading: Reading, *, inside: Find) -> DataSource:
 def _in_archives(path: Path, archives: list[Path], reading: Reading, find: Find) -> DataSource:
     """Numbered tars and those that begin like shards are read as shards; others as folders."""
     tars = [file for file in archives if ".t" in archive_ending(file.name)]
-    if tars == archives and (_are_numbered(tars) or is_shard(tars[0])):
+    if tars == archives and (_are_numbered(tars) or is_shard(tars[0], reading)):
         files = {file.relative_to(path).as_posix(): file for file in tars}
         return webdataset_source(files, reading, name=path.name, root=str(path))
     names = [file.relative_to(path).as_posix() for file in archives]

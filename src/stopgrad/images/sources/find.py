@@ -22,7 +22,7 @@ from stopgrad.images.sources.folder import folder_source
 from stopgrad.images.sources.names import to_score
 from stopgrad.images.sources.several import several_source, specs_of
 from stopgrad.images.store import is_store, read_notes, store_source
-from stopgrad.images.types import DataSource
+from stopgrad.images.types import DataSource, Notes
 from stopgrad.storage import first_line
 
 ON_THE_HUB = {"cifar10": "uoft-cs/cifar10", "cifar100": "uoft-cs/cifar100"}
@@ -60,15 +60,10 @@ def find_source(spec: str, *, reading: Reading = BY_RULE) -> DataSource:
 
 
 def _found(spec: str, reading: Reading) -> DataSource:
-    if spec == "mnist5k":
-        from stopgrad.images.sources.embedded import mnist5k
-
-        return _as_it_is(mnist5k(), reading, scored="test")
+    if spec in KNOWN and os.path.isdir(spec):
+        return _beside_folder(spec, reading)
     if is_name(spec):
-        from stopgrad.images.sources.hub import hub_source
-
-        repository = ON_THE_HUB.get(spec, spec.removeprefix("hf:"))
-        return hub_source(spec, repository=repository, reading=reading)
+        return _named(spec, reading)
     path = os.path.expanduser(spec)
     if not os.path.exists(path):  # unlike Path.exists, it never raises for odd text
         from stopgrad.images.sources.contained import shards_of_pattern
@@ -77,6 +72,28 @@ def _found(spec: str, reading: Reading) -> DataSource:
             return source
         raise _unknown(spec)
     return _local(_place(Path(path)), reading)
+
+
+def _named(spec: str, reading: Reading) -> DataSource:
+    if spec == "mnist5k":
+        from stopgrad.images.sources.embedded import mnist5k
+
+        return _as_it_is(mnist5k(), reading, scored="test")
+    from stopgrad.images.sources.hub import hub_source
+
+    repository = ON_THE_HUB.get(spec, spec.removeprefix("hf:"))
+    return hub_source(spec, repository=repository, reading=reading)
+
+
+def _beside_folder(spec: str, reading: Reading) -> DataSource:
+    """A data set that we know by name, where a folder of this name may be meant."""
+    how = f"the folder {spec}/ is named ./{spec}"
+    try:
+        source = _named(spec, reading)
+    except DataError as error:
+        raise DataError(error.found, expected=error.expected, hint=how) from error
+    remark = f"{spec} is the data set that stopgrad knows by this name: {how}"
+    return source._replace(notes=Notes((remark,)).and_those(source.notes))
 
 
 def _place(path: Path) -> Path:

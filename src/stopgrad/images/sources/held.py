@@ -17,11 +17,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from stopgrad.config import ALL_BANDS, Bands, Reading
+from stopgrad.config import ALL_BANDS, BY_RULE, Bands, Reading
 from stopgrad.errors import DataError
 from stopgrad.images.depth import CHANNELS, are_colour_channels
 from stopgrad.images.sources.array_images import AnyArray, alpha_said, image_layout, stack_layout
 from stopgrad.images.sources.find import paths_in, plain
+from stopgrad.images.sources.items import (
+    image_and_label,
+    label_names,
+    refuse_unknown,
+    with_image_column,
+)
 from stopgrad.images.sources.labels import (
     Label,
     RawLabels,
@@ -29,7 +35,6 @@ from stopgrad.images.sources.labels import (
     labels_of_rows,
     number_labels,
 )
-from stopgrad.images.sources.names import called_as_labels
 from stopgrad.images.types import Contents, DataSource, Encoded, Notes, SplitReader, stamp
 
 if TYPE_CHECKING:
@@ -38,7 +43,7 @@ if TYPE_CHECKING:
 # The modes of a Pillow image that PNG or TIFF stores unchanged.
 AS_FILES = ("1", "L", "LA", "P", "RGB", "RGBA", "I", "I;16", "CMYK", "F")
 BLOCK = 256  # rows of a stack at a time
-IMAGE_NAMES = ("image", "img", "bytes", "path")  # columns of a row of the Hub's library
+NESTED = 8  # data sets around a data set that are looked into
 
 
 class _Held(NamedTuple):
@@ -49,32 +54,64 @@ class _Held(NamedTuple):
     labels: Any = None  # that came with them
     bands: Bands = ()
     remark: str = ""
+    are_rows: bool = False  # whether they have columns to choose from
 
 
-def held_source(images: Any, *, labels: Any = None, class_names: Sequence[str] = ()) -> DataSource:
-    """Images in memory, or a list of image files, as a data set.
+def held_source(
+    images: Any,
+    *,
+    labels: Any = None,
+    class_names: Sequence[str] = (),
+    reading: Reading = BY_RULE,
+) -> DataSource:
+    """Images that are held in memory, or a list of image files, as a data set.
 
     Args:
         images: A stack of images as an array or a tensor of any layout of `array_images`; a
             sequence of arrays, tensors, Pillow images or paths; or a data set of PyTorch or of
             the Hub's library, whose items are images, or images with their labels.
-        labels: N numbers or texts; None: those of the data set, if it has any.
-        class_names: C names of labels numbered from 0; without either, the data set's own.
+        labels: N numbers or texts, or None; those of a data set are its own.
+        class_names: C names of labels that are numbers from 0 on; of a data set its own.
+        reading: The columns of rows that are read. The source reads rows by others too.
 
     Raises:
-        DataError: For something other than images, and for labels of another number.
+        DataError: For what is no image, for labels that are not as many, and for a column that is
+            not there, or that holds no labels.
     """
     images = plain(images)
-    held = _stack(images) if isinstance(images, np.ndarray) else _each(images)
+    held = _stack(images) if isinstance(images, np.ndarray) else _each(images, reading)
     own = held.labels if labels is None else labels
-    if labels is None and not class_names:
-        class_names = _own_names(images)
+    names = tuple(class_names)
+    if labels is None and not names:
+        names = _own_names(images, reading.label_column)
     values = None if own is None else _values(own, held.images)
+    if labels is None and reading.label_column and isinstance(values, str):
+        raise _unfit(reading.label_column, values)
     stamps = tuple(stamp(path, name=os.path.abspath(path)) for path in paths_in(images) or ())
-    # The cache recognises files by their stamps, and their labels by this key.
-    key = hashlib.sha256(repr((values, tuple(class_names))).encode()).hexdigest()
-    read = functools.partial(_open, held, values, tuple(class_names))
-    return DataSource("images", f"labels {key}", stamps, read, reading=Reading(bands=held.bands))
+    # The cache tells files by their stamps, and the labels of files by this.
+    key = hashlib.sha256(repr((values, names)).encode()).hexdigest()
+    again = functools.partial(_again, images, labels, class_names) if held.are_rows else None
+    return DataSource(
+        "images",
+        f"labels {key}",
+        stamps,
+        functools.partial(_open, held, values, names),
+        reading=reading._replace(bands=held.bands),
+        again=again,
+    )
+
+
+def _again(images: Any, labels: Any, class_names: Sequence[str], reading: Reading) -> DataSource:
+    """The same rows, read by other columns."""
+    return held_source(images, labels=labels, class_names=class_names, reading=reading)
+
+
+def _unfit(column: str, why: str) -> DataError:
+    return DataError(
+        f"no labels in column {column!r} ({why.removesuffix(', which are not used')})",
+        expected="whole numbers, text, or true and false",
+        hint="correct label_column",
+    )
 
 
 def _open(held: _Held, values: list[Label] | str | None, class_names: tuple[str, ...]) -> Contents:
@@ -146,7 +183,7 @@ def _stack(array: AnyArray) -> _Held:
     return _Held(layout.images, encoded, remark=alpha_said(layout.bands))
 
 
-def _each(images: Any) -> _Held:
+def _each(images: Any, reading: Reading) -> _Held:
     """A sequence of single images, or of pairs or rows of an image and its label."""
     if not (hasattr(images, "__len__") and hasattr(images, "__getitem__")) or hasattr(
         images, "keys"
@@ -159,55 +196,39 @@ def _each(images: Any) -> _Held:
     count = len(images)
     if not count:
         raise DataError("no images", expected="at least one image", hint="give some")
-    labels = [_image_and_label(images[row])[1] for row in range(count)]
+    reading = with_image_column(images[0], reading)
+    labels, columns = [], dict[Any, None]()
+    for row in range(count):
+        item = images[row]
+        labels.append(image_and_label(item, reading)[1])
+        columns |= dict.fromkeys(item) if isinstance(item, Mapping) else {}
+    refuse_unknown(columns, reading)
 
     def encoded() -> Iterator[Encoded]:
         for row in range(count):
-            image, _ = _image_and_label(images[row])
+            image, _ = image_and_label(images[row], reading)
             is_path = isinstance(image, str | os.PathLike)
             yield _encoded(os.fspath(image) if is_path else str(row), image)
 
     known = any(label is not None for label in labels)
-    return _Held(count, encoded, labels if known else None)
+    return _Held(count, encoded, labels if known else None, are_rows=bool(columns))
 
 
-def _image_and_label(item: Any) -> tuple[Any, Any]:
-    """Image and label of an item: a pair, a row of a table of the Hub's library, or an image."""
-    if isinstance(item, tuple):
-        return (plain(item[0]), _label_in(item)) if item else (None, None)
-    if isinstance(item, Mapping):
-        image = next((item[n] for n in IMAGE_NAMES if item.get(n) is not None), item)
-        image = (
-            _image_and_label(image)[0]
-            if isinstance(image, Mapping) and image is not item
-            else image
-        )
-        return plain(image), next((item[name] for name in _label_names(item)), None)
-    if isinstance(item, list):
-        with contextlib.suppress(ValueError):  # of lists of several lengths
-            return np.asarray(item), None
-    return plain(item), None
+def _own_names(images: Any, column: str = "", *, depth: int = 0) -> tuple[str, ...]:
+    """The class names of a data set of torchvision or of the Hub's library, or of a part of one.
 
-
-def _label_in(item: tuple[Any, ...]) -> Any:
-    """The second element of a tuple, unless a longer tuple has a second view there."""
-    label = plain(item[1]) if len(item) > 1 else None
-    is_view = hasattr(label, "getexif") or getattr(label, "ndim", 0) > 1
-    return None if len(item) > 2 and is_view else label
-
-
-def _label_names(columns: Iterable[Any]) -> list[str]:
-    return called_as_labels(tuple(map(str, columns)))
-
-
-def _own_names(images: Any) -> Sequence[str]:
-    """The class names of a data set of torchvision or of the Hub's library."""
-    names = getattr(images, "classes", None)
+    Of several that are joined, where all have the same.
+    """
+    inner = getattr(images, "datasets", None) or [getattr(images, "dataset", None)]
+    names = None if column else getattr(images, "classes", None)
     features = getattr(images, "features", None)
     features = features if isinstance(features, Mapping) else {}
-    for name in _label_names(features):
+    for name in [column] if column else label_names(features):
         with contextlib.suppress(AttributeError, KeyError, TypeError):
             names = names or features[name].names
+    if names is None and isinstance(inner, list | tuple) and depth < NESTED:
+        found = {_own_names(each, column, depth=depth + 1) for each in inner if each is not None}
+        return found.pop() if len(found) == 1 else ()
     fits = isinstance(names, list | tuple) and all(isinstance(name, str) for name in names)
     return tuple(names) if fits and names else ()
 

@@ -37,6 +37,12 @@ def _known(texts: Sequence[str | None]) -> list[str | None]:
     return [None if text is None or text.lower() in MISSING else text for text in stripped]
 
 
+def words_for_none(texts: Iterable[str | None]) -> tuple[str, ...]:
+    """The different words among texts that say there is no label, and might be meant as a class."""
+    stripped = (text.strip() for text in texts if text)
+    return tuple(dict.fromkeys(text for text in stripped if text and text.lower() in MISSING))
+
+
 def labels_of_texts(texts: Sequence[str | None]) -> list[Label]:
     """Whole numbers if all texts are (2.0 is 2), else texts; None for a missing label."""
     found = _known(texts)

@@ -16,7 +16,14 @@ import numpy as np
 
 from stopgrad.images.sources.endings import SUFFIXES
 from stopgrad.images.sources.files import Found
-from stopgrad.images.sources.labels import Label, composed, fraction_among, labels_of_texts, one_hot
+from stopgrad.images.sources.labels import (
+    Label,
+    composed,
+    fraction_among,
+    labels_of_texts,
+    one_hot,
+    words_for_none,
+)
 from stopgrad.images.sources.names import LABEL_WORDS, is_split_column
 from stopgrad.images.sources.table_files import UnfitTableError
 from stopgrad.storage import few
@@ -35,6 +42,7 @@ LABEL_HEADERS = (
 )
 MOST_PARTS = 3  # of a path that are compared, from its end
 FEW_CLASSES = 100
+ALIKE = "names that several files have: write their paths"
 FRACTIONS = "numbers with fractions, such as"
 HOT = {"true": 1, "false": 0, "none": 0}  # other values of one-hot columns, in lower case
 # A class with the box of each of its objects, as in Kaggle's ILSVRC: n01440764 10 20 30 40.
@@ -47,8 +55,9 @@ class FileColumn(NamedTuple):
     name: str
     values: list[str]  # as written, one per row
     images: list[Found | None]
-    elsewhere: frozenset[str]  # values that name images which the table is not about
-    as_header: bool  # whether the supposed header is a row
+    elsewhere: frozenset[str]  # the values that name images which the table is not about
+    alike: frozenset[str]  # the values that name several images
+    as_header: bool = False  # whether what stands for a header is a row
 
 
 def file_column(
@@ -63,24 +72,44 @@ def file_column(
         raise UnfitTableError("there are no images that it could describe")
     order = [wanted] if wanted else sorted(columns, key=lambda name: _place(name, FILE_COLUMNS))
     most = min(MOST_PARTS, max(len(image.parts) for of in (images, others) for image in of))
+    several = ""
     for ending in (True, False):
         index, of_others = (_index(of, most, ending=ending) for of in (images, others))
         for parts in range(most, 0, -1):
+            counts = range(most, parts - 1, -1)
             for column in order:
                 values = ["" if value is None else str(value) for value in columns[column]]
-                found, elsewhere = [], set[str]()
-                for value in values:
-                    keys = [_key(value, n, ending=ending) for n in range(most, parts - 1, -1)]
-                    first = next((key for key in keys if key in index or key in of_others), "")
-                    found.append(index.get(first))
-                    elsewhere |= {value} if first and first not in index else set()
-                rows, named = sum(map(bool, values)), {f.path for f in found if f is not None}
+                keys = [_keys(value, counts, ending=ending) for value in values]
+                by = _matched(column, values, keys, index, of_others)
+                rows, named = sum(map(bool, values)), {f.path for f in by.images if f is not None}
                 if 2 * len(named) >= max(1, min(rows, len(images))):
-                    keys = [_key(column, n, ending=ending) for n in range(most, parts - 1, -1)]
-                    row = any(map(index.get, keys)) and _is_said(column, columns)
-                    return FileColumn(column, values, found, frozenset(elsewhere), row)
+                    header = map(index.get, _keys(column, counts, ending=ending))
+                    return by._replace(as_header=any(header) and _is_said(column, columns))
+                if 2 * len(by.alike) >= max(1, rows) and not _is_named_label(column):
+                    several = several or column
     which = f"column {wanted!r} does not name" if wanted else "no column names"
-    raise UnfitTableError(f"{which} the images")
+    raise UnfitTableError(
+        f"its column {several!r} holds {ALIKE}" if several else f"{which} the images"
+    )
+
+
+def _matched(
+    column: str,
+    values: list[str],
+    keys: Iterable[Sequence[str]],
+    index: Mapping[str, Found | None],
+    others: Mapping[str, Found | None],
+) -> FileColumn:
+    """The images of a column, by the first of the keys of each value that is known."""
+    firsts = [next((key for key in of if key in index or key in others), "") for of in keys]
+    both = [*zip(values, firsts, strict=True)]
+    return FileColumn(
+        column,
+        values,
+        [index.get(first) for first in firsts],
+        frozenset(value for value, first in both if first and first not in index),
+        frozenset(value for value, first in both if first in index and index[first] is None),
+    )
 
 
 def _is_said(column: str, columns: Iterable[str]) -> bool:
@@ -94,24 +123,29 @@ def _index(images: Iterable[Found], most: int, *, ending: bool) -> dict[str, Fou
     index: dict[str, Found | None] = {}
     for image in images:
         path = "/".join(image.parts)
-        for key in {_key(path, count, ending=ending) for count in range(1, most + 1)}:
+        for key in {*_keys(path, range(1, most + 1), ending=ending)}:
             index[key] = None if key in index else image
-    index.pop("", None)
     return index
 
 
-def _key(path: str, parts: int, *, ending: bool) -> str:
-    """The last parts of a path, or all if it has fewer; without its ending, 007 is 7."""
+def _keys(path: str, counts: Iterable[int], *, ending: bool) -> list[str]:
+    """The last parts of a path, or all where it has fewer, by counts of them.
+
+    Without its ending a number comes a second time, as 7/ for 007, which is the key of no path.
+    """
     split = [
         part
         for part in composed(path).strip().replace("\\", "/").split("/")
         if part not in ("", ".")
     ]
-    if split and not ending:
-        stem, suffix = os.path.splitext(split[-1])
-        split[-1] = stem if suffix.lower() in SUFFIXES else split[-1]
-        split[-1] = split[-1].lstrip("0") or "0" if split[-1].isdigit() else split[-1]
-    return "/".join(split[-parts:])
+    if not split:
+        return []
+    folders, last = split[:-1], split[-1]
+    if not ending:
+        stem, suffix = os.path.splitext(last)
+        last = stem if suffix.lower() in SUFFIXES else last
+    forms = [last] if ending or not last.isdigit() else [last, f"{last.lstrip('0') or '0'}/"]
+    return ["/".join([*folders, form][-count:]) for count in counts for form in forms]
 
 
 class ClassColumn(NamedTuple):
@@ -119,7 +153,8 @@ class ClassColumn(NamedTuple):
 
     named: str  # as messages show it
     values: LabelValues
-    others: tuple[str, ...] = ()  # also named like labels
+    others: tuple[str, ...] = ()  # that are called as labels are
+    none: tuple[str, ...] = ()  # the words in it that say there is no label
 
 
 def named_column(columns: Mapping[str, Sequence[Any]], wanted: str) -> ClassColumn:
@@ -127,7 +162,7 @@ def named_column(columns: Mapping[str, Sequence[Any]], wanted: str) -> ClassColu
     values = _typed(columns[wanted])
     if fraction := fraction_among(values):
         raise UnfitTableError(f"its column {wanted!r} holds {FRACTIONS} {fraction}")
-    return ClassColumn(repr(wanted), values)
+    return ClassColumn(repr(wanted), values, none=_none_in(columns[wanted]))
 
 
 def label_column(columns: Mapping[str, Sequence[Any]], file: str) -> ClassColumn:
@@ -157,7 +192,7 @@ def label_column(columns: Mapping[str, Sequence[Any]], file: str) -> ClassColumn
         repeated = len(said) >= 2 * different
         if said and (repeated or (known and different <= FEW_CLASSES)):
             rest = (name for name in known if name != column and _is_named_label(name))
-            return ClassColumn(repr(column), values, tuple(rest))
+            return ClassColumn(repr(column), values, tuple(rest), _none_in(columns[column]))
         reason = f"its column {column!r} holds {different:,} values in {len(said):,} rows"
     raise UnfitTableError(reason)
 
@@ -189,6 +224,10 @@ def _one_hot(columns: Mapping[str, Sequence[Any]]) -> LabelValues | None:
 
 def _typed(values: Sequence[Any]) -> LabelValues:
     return labels_of_texts([_text_of(value) for value in values])
+
+
+def _none_in(values: Sequence[Any]) -> tuple[str, ...]:
+    return words_for_none(map(_text_of, values))
 
 
 def _text_of(value: Any) -> str | None:

@@ -24,6 +24,7 @@ from stopgrad.images.sources.files import OURS, FolderListing, Found
 from stopgrad.images.sources.labels import Label, composed
 from stopgrad.images.sources.names import SplitOf, is_split_column, split_of
 from stopgrad.images.sources.table_columns import (
+    ALIKE,
     ClassColumn,
     FileColumn,
     file_column,
@@ -173,6 +174,9 @@ def _remarks(
 ) -> Iterator[str]:
     if chosen.others:
         yield f"--label-column takes {few(chosen.others)} of {table} instead"
+    if chosen.none:
+        where = f"column {chosen.named} of {table} says {few(chosen.none)}"
+        yield f"no label where {where}: give a class another name"
     if of_split := [c for c in columns if is_split_column(c) and repr(c) != chosen.named]:
         how = "folders name the splits" if is_split else UNSPLIT
         yield f"column {of_split[0]!r} of {table} is not used: {how}"
@@ -220,7 +224,10 @@ def _assigned(name: str, by: FileColumn, values: Sequence[Label]) -> TableLabels
         unused.append(Unused("label", f"{name} has several labels for one image", names))
     if away := tuple(value for value in lost if value in by.elsewhere):
         unused.append(Unused("label", f"{name} names images {ELSEWHERE}", away))
-    if gone := tuple(value for value in lost if value not in by.elsewhere):
+    if alike := tuple(value for value in lost if value in by.alike):
+        unused.append(Unused("label", f"{name} names images by {ALIKE}", alike))
+    known = by.elsewhere | by.alike
+    if gone := tuple(value for value in lost if value not in known):
         unused.append(Unused("label", f"{name} names images that are not there", gone))
     kept = {path: label for path, label in labels.items() if path not in several}
     if not kept:
