@@ -192,8 +192,9 @@ class ArmState(NamedTuple):
     runs: int
     done: int
     at_work: int
-    failed: int
+    failed: int  # or diverged, but for the collapsed
     collapsed: int
+    diverged: int  # of the collapsed, after their last verdict
     knn: float | None  # mean over the seeds of the newest that each was watched by
 
 
@@ -255,10 +256,22 @@ def _arm(results: Results, name: str, lacking: set[str]) -> ArmState:
         runs=len(slots),
         done=sum(slot.run not in lacking for slot in slots),
         at_work=sum(run.claimed for run in runs),
-        failed=sum(run.state.phase in ("failed", "diverged") and not run.claimed for run in runs),
+        failed=sum(_has_failed(run) for run in runs),
         collapsed=sum(run.state.verdict in COLLAPSE for run in runs),
+        diverged=sum(map(diverged_later, runs)),
         knn=sum(watched) / len(watched) if watched else None,
     )
+
+
+def diverged_later(run: StudyRun) -> bool:
+    """Whether a run diverged after it had collapsed: it is counted with the collapsed."""
+    return run.state.phase == "diverged" and run.state.verdict in COLLAPSE
+
+
+def _has_failed(run: StudyRun) -> bool:
+    """Whether a run has failed or diverged, and had not collapsed before."""
+    ended = run.state.phase in ("failed", "diverged") and not run.claimed
+    return ended and not diverged_later(run)
 
 
 def _training_share(ended: Sequence[StudyRun]) -> float:
