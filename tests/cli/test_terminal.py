@@ -123,3 +123,31 @@ def test_shells_complete_commands_options_presets_and_knobs(tmp_path: Path, shel
     )
     assert dict(zip(OFFERED, done.stdout.split(), strict=True)) == OFFERED
     assert b"such as\n" not in script.stdout
+
+
+@pytest.mark.parametrize(
+    ("typed", "whole"),
+    [
+        (r"my\ ru", "my runs/"),
+        (r"my\ runs/hu", "my runs/hundred/"),
+        ("'my runs/hu", "my runs/hundred/"),
+        ('"my runs/hu', "my runs/hundred/"),
+        ("my", "my runs/"),
+        (r"my\ runs/it", "my runs/it's one/"),
+    ],
+)
+def test_bash_completes_names_of_files_with_spaces(tmp_path: Path, typed: str, whole: str) -> None:
+    for name in ("hundred", "it's one"):
+        (tmp_path / "my runs" / name).mkdir(parents=True)
+    script = subprocess.run([*STOPGRAD, "completion", "bash"], check=True, capture_output=True)
+    (tmp_path / "_stopgrad").write_bytes(script.stdout)
+    done = subprocess.run(
+        ["bash", "--norc", "--noprofile", "-i"],
+        cwd=tmp_path,
+        input=f'source ./_stopgrad; stopgrad() {{ echo "$2"; }}\nstopgrad evaluate {typed}\t\n',
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.stdout.strip() == whole
