@@ -1,5 +1,7 @@
 """Claims about what a user sees: on a terminal nothing is silent for long, a log tells the time."""
 
+import functools
+import io
 import json
 import re
 import shutil
@@ -8,9 +10,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from rich.console import Console
+from rich.progress import Progress
 
 import stopgrad
-from stopgrad.face.progress import Screen
+from stopgrad.face.progress import Screen, progress_columns
 from tests.factories import write_digits
 from tests.terminal import SHORT, SILENCE_S, forked_on_terminal, seen_of
 
@@ -106,6 +110,31 @@ def test_a_log_has_lines_within_what_takes_long(
     ]
 
 
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        (120, "linear probe of raw pixels, 10 % of the labels"),
+        (80, "linear probe of raw pixels, 10 % of the labels"),
+        (60, "linear probe of raw pixels, 10 % …"),
+        (40, "linear probe"),
+    ],
+)
+def test_a_bar_stays_on_its_line(columns: int, said: str) -> None:
+    console = Console(file=io.StringIO(), width=columns, force_terminal=True, color_system=None)
+    seconds = iter(range(100))
+    kinds, clock = progress_columns(columns), functools.partial(next, seconds)
+    bars = Progress(*kinds, console=console, expand=True, get_time=clock, auto_refresh=False)
+    task = bars.add_task("linear probe of raw pixels, 10 % of the labels", total=900, rate="")
+    for time in (" elapsed", " left"):
+        with console.capture() as shown:
+            console.print(bars.get_renderable())
+        [line] = shown.get().splitlines()
+        assert line.startswith(said)
+        assert columns < 60 or (time in line and "/900 " in line)
+        bars.update(task, advance=100)
+        bars.update(task, advance=100)
+
+
 @pytest.mark.parametrize("shell", [*ASKED])
 def test_shells_complete_commands_options_presets_and_knobs(tmp_path: Path, shell: str) -> None:
     if shutil.which(shell) is None:
@@ -123,3 +152,31 @@ def test_shells_complete_commands_options_presets_and_knobs(tmp_path: Path, shel
     )
     assert dict(zip(OFFERED, done.stdout.split(), strict=True)) == OFFERED
     assert b"such as\n" not in script.stdout
+
+
+@pytest.mark.parametrize(
+    ("typed", "whole"),
+    [
+        (r"my\ ru", "my runs/"),
+        (r"my\ runs/hu", "my runs/hundred/"),
+        ("'my runs/hu", "my runs/hundred/"),
+        ('"my runs/hu', "my runs/hundred/"),
+        ("my", "my runs/"),
+        (r"my\ runs/it", "my runs/it's one/"),
+    ],
+)
+def test_bash_completes_names_of_files_with_spaces(tmp_path: Path, typed: str, whole: str) -> None:
+    for name in ("hundred", "it's one"):
+        (tmp_path / "my runs" / name).mkdir(parents=True)
+    script = subprocess.run([*STOPGRAD, "completion", "bash"], check=True, capture_output=True)
+    (tmp_path / "_stopgrad").write_bytes(script.stdout)
+    done = subprocess.run(
+        ["bash", "--norc", "--noprofile", "-i"],
+        cwd=tmp_path,
+        input=f'source ./_stopgrad; stopgrad() {{ echo "$2"; }}\nstopgrad evaluate {typed}\t\n',
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.stdout.strip() == whole

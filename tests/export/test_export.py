@@ -302,6 +302,14 @@ def test_what_a_run_is_stands_in_its_card(tmp_path: Path) -> None:
     assert made.card["condition"] == said
 
 
+def test_the_model_card_names_the_precision_that_the_run_had(tmp_path: Path) -> None:
+    run = encoder_run(tmp_path / "run")
+    assert run.info.config.precision == "auto"
+    run.info.environment["precision"] = "bf16"
+    export_run(run, name="hub", out=tmp_path / "hub")
+    assert ", seed 0, precision bf16\n" in (tmp_path / "hub" / "README.md").read_text()
+
+
 def test_no_path_of_the_machine_is_handed_on(tmp_path: Path) -> None:
     spec = {"spec": str(tmp_path / "secret"), "init": {"from": "/home/me/a", "sha256": "0" * 64}}
     run = encoder_run(tmp_path / "run", data=spec)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -201,3 +203,23 @@ def test_nothing_hinders_a_reader(browser: Any, written: Written, scheme: str, w
     assert not page.locator("#explorer").is_visible()
     assert page.locator(".queries li .query").first.is_visible()
     page.context.close()
+
+
+def test_mistakes_between_classes_with_long_names_are_seen_whole(
+    browser: Any, tmp_path: Path
+) -> None:
+    dataset = digits()
+    run = untrained_run(dataset)
+    found = explore(run, dataset, count=40)
+    assert found.confusion is not None
+    names = tuple(f"{name}_{'of_a_long_name_' * 4}" for name in found.confusion.class_names)
+    named = found._replace(confusion=replace(found.confusion, class_names=names))
+    evidence = read_evidence(write_card(tmp_path / "run", run.info), exploration=named)
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.goto(write_page([evidence], out=tmp_path / "report.html").as_uri())
+    table = page.locator("table.mistakes")
+    widths = "table => [table.scrollWidth, table.parentElement.clientWidth]"
+    wide, room = table.evaluate(widths)
+    assert wide <= room
+    assert names[0] in table.locator("tbody").inner_text()
+    page.close()

@@ -219,6 +219,7 @@ def test_a_published_number_stands_under_ours_and_a_shared_count_in_the_head(
     assert "(3)" not in own
     assert abs(own["50.00"] - own["a"]) < 3
     assert own["50.00"] < own["collapsed"] < own["90.00"]
+    assert own["90.00"] < own["Grey,"]  # the key
 
 
 def test_counts_that_differ_stay_beside_their_means(tmp_path: Path) -> None:
@@ -227,6 +228,7 @@ def test_counts_that_differ_stay_beside_their_means(tmp_path: Path) -> None:
     assert "50.00±1.00(2)" in told
     assert "50.00±1.00(3)" in told
     assert "n=" not in told
+    assert "published" not in told  # no key without a number
 
 
 def test_wide_tables_shrink_until_their_numbers_fit(study: StudyEvidence, tmp_path: Path) -> None:

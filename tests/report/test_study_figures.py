@@ -15,7 +15,7 @@ from stopgrad.report.arms import ArmScore, Axis, arms_chart, knob_chart, labels_
 from stopgrad.report.curves import exponent, predictor_chart, spectrum_chart, spectrum_figures
 from stopgrad.report.over_time import MOST_POINTS, arms_over_time
 from stopgrad.report.study_charts import curve_rows
-from stopgrad.report.style import inline_svg, light, plain_svg
+from stopgrad.report.style import CROSS, inline_svg, light, plain_svg
 from stopgrad.studies import CurvePoint
 from tests.report.pages import NB, is_list, rows_of, tips
 
@@ -153,12 +153,17 @@ def test_up_to_three_arms_have_a_band(arms: int, bands: int) -> None:
     assert len(colours_of(chart)) == arms
 
 
-def test_each_arm_is_named_and_collapsed_ones_are_red() -> None:
-    found = over_time(a=[1.0, 2.0], b=[1.0, 1.0])
-    chart = arms_over_time(found, first="a", collapsed=["b"], title="rank")
-    assert colours_of(chart) == {"a": light("first"), "b, collapsed": light("wrong")}
+def test_collapsed_arms_keep_their_colours_and_dashes_and_end_in_a_cross() -> None:
+    found = over_time(a=[1.0, 2.0], b=[1.0, 1.5], c=[1.0, 1.0])
+    chart = arms_over_time(found, first="a", collapsed=["b", "c"], title="rank")
+    own = {"b (collapsed)": light("second"), "c (collapsed)": light("third")}
+    assert colours_of(chart) == {"a": light("first"), **own}
     [dash] = encodings(chart, "strokeDash")
-    assert dash["scale"]["range"][0] != dash["scale"]["range"][1]
+    assert len({*map(tuple, dash["scale"]["range"][:3])}) == 3
+    crosses = [layer for layer in chart["layer"] if layer["mark"].get("shape") == CROSS]
+    assert [layer["mark"]["color"] for layer in crosses] == [*own.values()]
+    ends = [(row["epoch"], row["value"]) for layer in crosses for row in layer["data"]["values"]]
+    assert ends == [(2, 1.5), (2, 1.0)]
 
 
 def test_of_many_arms_the_baseline_and_those_at_either_end_are_named() -> None:
@@ -191,6 +196,13 @@ def test_the_spectrum_draws_each_eigenvalue_at_its_rank() -> None:
     assert last == [(1, 0.04), (10, 0.01), (100, 0.0025)]
     shades = re.findall(r'stroke-width="2.2" opacity="([\d.]+)"', plain_svg(chart))
     assert shades == ["0.25", "0.4375", "0.625", "0.8125", "1"]  # the newest is the darkest
+
+
+def test_figures_of_one_run_of_several_say_which_it_is() -> None:
+    row = spectra_row(1, [0.9, 0.6, 0.2])
+    named = spectrum_figures([row], of="'a', seed 3")
+    assert [figure.caption[:17] for figure in named] == ["Of 'a', seed 3. H"] * 2
+    assert not any(figure.caption.startswith("Of ") for figure in spectrum_figures([row]))
 
 
 def test_the_predictor_stands_against_the_variance_between_images() -> None:
@@ -260,9 +272,16 @@ def test_the_drawing_names_the_widths_and_takes_its_colours_from_the_page() -> N
     assert themed.count("<path") == drawing.count("<path")  # every arrow keeps its head
 
 
-def test_the_gradient_is_blue_where_it_flows() -> None:
-    blue, gray = (
-        architecture_svg(preset("tiny", stop_gradient=on)).count(f'stroke="{light("first")}"')
-        for on in (False, True)
+@pytest.mark.parametrize(
+    ("stop_gradient", "blue"),
+    # From the encoder to the loss through g and h, and without the bars through the other g too.
+    [(True, {"M206,44", "M338,44", "M490,44"}), (False, {"M206,186", "M338,186"})],
+)
+def test_the_gradient_is_blue_where_it_flows(stop_gradient: bool, blue: set[str]) -> None:
+    drawing = architecture_svg(preset("tiny", stop_gradient=stop_gradient))
+    arrows = re.findall(
+        r'd="(M\d+,\d+)L[^"]*" fill="none" stroke="([^"]*)" stroke-width="2"', drawing
     )
-    assert blue == gray + 1
+    assert len(arrows) == 7
+    branches = {"M206,44", "M338,44", "M490,44"} | blue
+    assert {start for start, colour in arrows if colour == light("first")} == branches

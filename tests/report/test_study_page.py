@@ -138,7 +138,10 @@ def test_the_way_on_names_retry_where_the_same_command_would_do_nothing(tmp_path
 def test_collapsed_runs_are_marked_in_figure_and_table(study: StudyEvidence, text: str) -> None:
     assert collapsed_arms(study) == ["5e-3"]
     assert "2 collapsed" in text
-    assert text.count('stroke="var(--wrong)"') >= 6 * 2  # a line of chance and a cross per panel
+    crosses = re.findall(r'stroke="var\(--wrong\)"[^>]* data-tip="5e-3, [^"]*2 collapsed', text)
+    assert len(crosses) == 3 * 3  # panels: metrics by label fractions
+    captions = re.findall(r"<figcaption>[^<]*A cross ends the lines of collapsed arms", text)
+    assert text.count("5e-3 (collapsed)</text>") == len(captions) == 6
 
 
 def test_the_figures_draw_the_means_of_the_records(study: StudyEvidence) -> None:

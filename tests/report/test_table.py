@@ -19,7 +19,7 @@ from stopgrad.report import (
 )
 from stopgrad.report.table import as_csv, as_print, as_rich
 from stopgrad.storage import printable
-from tests.report.pages import PAYLOADS
+from tests.report.pages import NB, PAYLOADS
 
 COLUMNS = (
     Column("kNN, %"),
@@ -145,3 +145,46 @@ def test_no_word_of_a_table_breaks_on_a_terminal_and_nothing_is_cut(columns: int
     words = " ".join(lines).split()
     for word in {"untrained", "published", "labels", "20.25", "41.95", "(2)"}:
         assert words.count(word) == (1 if word == "untrained" else 3), lines
+
+
+def on_terminal(table: Table, columns: int) -> str:
+    console = Console(file=io.StringIO(), width=columns, force_terminal=True, color_system=None)
+    with console.capture() as shown:
+        console.print(table)
+    assert max(map(len, shown.get().splitlines())) <= columns
+    return shown.get().replace(NB, " ")
+
+
+@pytest.mark.parametrize("columns", [60, 80, 120])
+def test_on_a_terminal_a_number_stays_with_its_spread_and_count(columns: int) -> None:
+    heads = [Column("kNN, %")]
+    for labels in ("1 % of the labels", "10 % of the labels", "all labels"):
+        heads += [Column(labels, "right"), Column("published", "right", published=True)]
+    rows = [
+        [TableCell(f"weight decay {arm}")]
+        + [TableCell(f"{arm}{n}.25 ± 0.18", runs=3, note="3 collapsed") for n in range(10, 16)]
+        for arm in range(1, 6)
+    ]
+    caption = "kNN: mean ± standard deviation (number of runs); published: report, n = 5"
+    table = Table("scores", tuple(heads), tuple(map(tuple, rows)), caption)
+    text = on_terminal(table, columns)
+    numbers = {cell.counted for row in rows for cell in row[1:]}
+    assert {number: text.count(number) for number in numbers} == dict.fromkeys(numbers, 1)
+    assert text.count("3 collapsed") == len(numbers) == 30
+    assert "n = 5" in text
+
+
+def test_a_table_that_is_too_wide_has_a_row_for_each_cell() -> None:
+    scores = TABLE.listed()
+    assert scores.heads == ["kNN, %", "", "here", "published"]
+    assert [[cell.written for cell in row] for row in scores.rows] == [
+        ["good", "all labels", "64.33 ± 1.53 (3)", "81.00 ± 1.50"],
+        ["bad", "all labels", "10.00 ± 0.00 (3), 3 collapsed", ""],
+        ["lost", "all labels", "3 missing", ""],
+    ]
+    columns = tuple(map(Column, ("arm", "done", "failed")))
+    counts = Table("t", columns, (tuple(map(TableCell, "a12")),))
+    assert [[cell.written for cell in row] for row in counts.listed().rows] == [
+        ["a", "done", "1"],
+        ["", "failed", "2"],
+    ]

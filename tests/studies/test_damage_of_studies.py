@@ -218,6 +218,6 @@ def test_an_odd_row_of_metrics_costs_a_point_and_is_named(
     path = _change(made, tmp_path / "study", "runs/*/run/metrics.jsonl", **values)
     directory = StudyDirectory(tmp_path / "study")
     found = read_epochs(directory, directory.read("mine"))
-    assert sorted(len(rows) for runs in found.values() for rows in runs) == [2, 3, 3, 3]
+    assert sorted(len(rows) for runs in found.values() for rows in runs.values()) == [2, 3, 3, 3]
     [said] = caplog.messages
     assert re.match(re.escape(f"{path}, line 6, is passed over ("), said)

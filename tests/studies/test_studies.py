@@ -300,7 +300,8 @@ def test_names_of_arms_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[s
     assert printed.out == "arm \N{REPLACEMENT CHARACTER}[31m[red]x[/red]\n"
     assert printed.err[len("12:00:00  ") :] == printed.out
     text = io.StringIO()
-    found = Overview((ArmState(name, 1, 1, 0, 0, 0, None),), 1.0, ())
+    found = Overview((ArmState(name, 1, 1, 0, 0, 3, 1, None),), 1.0, ())
     Console(file=text, width=100).print(ArmsTable(name, found))
     assert "\x1b" not in text.getvalue()
     assert "[red]x[/red]" in text.getvalue()
+    assert "3 (1 diverged)" in text.getvalue().replace("\N{NO-BREAK SPACE}", " ")

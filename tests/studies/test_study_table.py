@@ -117,8 +117,8 @@ def test_the_finding_is_a_sentence_made_from_the_numbers(prepared: PreparedStudy
     text = sentence(_fill(prepared))
     assert text == (
         "By kNN with all labels, 'good' is best (64.33 ± 1.53 %, n = 3); every other arm that has "
-        "a number lies below it; 'bad' collapsed in 3 of 3 runs (one-sided t-test at 5 %, paired "
-        "by seed, Holm)."
+        "a number lies below it; 'bad': 3 of 3 collapsed (one-sided t-test at 5 %, paired by "
+        "seed, Holm)."
     )
     text = sentence(_fill(prepared, VALUES | {"plain": (0.62, 0.64, 0.65)}))
     assert "'plain' is not separated from it" in text
@@ -307,7 +307,7 @@ def test_a_dimensional_collapse_is_counted_by_its_name(prepared: PreparedStudy) 
     record(folder, "knn_accuracy", of="encoder", split="validation", value=0.63, **verdict)
     table = study_table(prepared.directory, "mine", form="markdown")
     assert "64.33 ± 1.53 (3), 1 dimensional collapse" in table
-    assert "'good' collapsed to a few dimensions in 1 of 3 runs" in table
+    assert "; 'good': 1 of 3 collapsed (1 to a few dimensions); " in table
 
 
 def test_half_a_study_says_what_is_missing_and_why(prepared: PreparedStudy) -> None:
@@ -543,18 +543,20 @@ def test_a_run_that_had_collapsed_before_it_diverged_has_collapsed(
     conduct(alone, executor)
     run = prepared.directory.folder(last).run
     run.mkdir(exist_ok=True)
-    for verdict, answer, counted in (
-        ("healthy", "cannot be told yet", "2 of 3 collapsed;"),
-        ("complete collapse", "shows", "3 of 3 collapsed, of which 1 diverged later;"),
+    later = "3 of 3 collapsed, of which 1 diverged later"
+    for verdict, answer, counted, ends, shown in (
+        ("healthy", "cannot be told yet", "2 of 3 collapsed", ", 1 of 3 diverged", (2, 1, 0)),
+        ("complete collapse", "shows", later, "", (2, 0, 1)),
     ):
         status = {"state": "diverged", "epoch": 3, "verdict": {"state": verdict}}
         (run / "status.json").write_text(json.dumps(status))
         results = _results(prepared)
         [found] = [a for a in answer_findings(results) if a.finding.collapses]
-        assert (found.answer, found.why.removeprefix("'bad': ")[: len(counted)]) == (
-            answer,
-            counted,
-        )
+        assert found.answer == answer
+        assert found.why.startswith(f"'bad': {counted};")
+        assert f"; 'bad': {counted}{ends} (one-sided" in sentence(results)
+        arms = study_overview(prepared.directory, results.stored).arms
+        assert [(a.done, a.failed, a.diverged) for a in arms if a.name == "bad"] == [shown]
     table = study_table(prepared.directory, "mine", form="markdown")
     assert "| bad | 10.00 ± 0.00 (2), 2 collapsed, 1 diverged |" in table
 

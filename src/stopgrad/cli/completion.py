@@ -18,6 +18,9 @@ Keep it in a file that the shell reads when it starts:
   zsh   stopgrad completion zsh > a file _stopgrad in a folder of $fpath
   fish  stopgrad completion fish > ~/.config/fish/completions/stopgrad.fish"""
 
+# What shtab gives bash splits words at their spaces.
+FILES_OF_BASH = '_stopgrad_files() {\n  compgen -f -- "$1"\n}\n'
+
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Adds the shell."""
@@ -30,11 +33,12 @@ def run(options: argparse.Namespace) -> None:
     import shtab
 
     parser = build_parser(all_knobs=True)
+    files = shtab.FILE | {"bash": "_stopgrad_files", "preamble": {"bash": FILES_OF_BASH}}
     for command in commands_of(parser):
         command.description = (command.description or "").partition(", such as\n")[0]
         for action in command._actions:
             if action.dest == "preset":
                 action.choices = [*PRESETS]
             elif action.type is user_path or action.dest == "data":
-                action.complete = shtab.FILE  # type: ignore[attr-defined]
+                action.complete = files  # type: ignore[attr-defined]
     print_line(shtab.complete(parser, options.shell))

@@ -191,6 +191,7 @@ def model_card(run: TrainedRun, card: dict[str, Any], *, name: str) -> str:
         card,
         front=Markup(data.to_yaml().strip()),
         name=name,
+        precision=run.info.environment.get("precision", run.info.config.precision),
         results=Markup(_results(records)) if own else None,
         extent=extent_text(run.info.extent(run.step)),
         published=folds_text(published_extent().folds),

@@ -43,9 +43,10 @@ P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
 
-LOG_EVERY_S = 30.0  # between two lines of a log on the same work
-WIDE = 100  # columns with which a bar has room for the speed
-REDRAW = 0.25  # s between two redraws of a bar in a notebook
+LOG_EVERY_S = 30.0  # in a log, from one line on work that goes on to the next
+WIDE = 100  # columns, from which on a bar has room for the speed and the time that has passed
+NARROW = 70  # columns, below which there is room for words and numbers alone
+REDRAW = 0.25  # s between two drawings of a bar in a notebook
 
 
 class Screen:
@@ -83,16 +84,9 @@ class Screen:
         if Screen.bars is not None or not self.moves:
             yield
             return
-        columns = (
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=20 if self.console.width >= WIDE else 6),
-            _Counted(),
-            _Times(),
-            TextColumn("{task.fields[rate]}", table_column=Column(no_wrap=True, ratio=1)),
-        )
         kind = _InNotebook if self.console.is_jupyter else Progress
         with kind(
-            *columns,
+            *progress_columns(self.console.width),
             console=self.console,
             transient=True,
             redirect_stdout=False,
@@ -169,6 +163,29 @@ class LogLines:
         self._said = time.monotonic()
 
 
+def progress_columns(width: int) -> Iterator[ProgressColumn]:
+    """What a line of so many characters has room for. None of it wraps."""
+    yield _Described(width // 2 + 4 if width < NARROW else width)
+    if width >= NARROW:
+        yield BarColumn(bar_width=20 if width >= WIDE else 6)
+    yield _Counted(table_column=Column(no_wrap=True))
+    yield _Times(both=width >= WIDE)
+    yield TextColumn("{task.fields[rate]}", table_column=Column(no_wrap=True, ratio=1))
+
+
+class _Described(ProgressColumn):
+    """What is done, in so many characters at most."""
+
+    def __init__(self, room: int) -> None:
+        super().__init__(Column(no_wrap=True))
+        self.room = room
+
+    def render(self, task: Task) -> Text:
+        text = Text(task.description)
+        text.truncate(self.room, overflow="ellipsis")
+        return text
+
+
 class _Counted(MofNCompleteColumn):
     """`12/400`; nothing for work without a count."""
 
@@ -177,14 +194,19 @@ class _Counted(MofNCompleteColumn):
 
 
 class _Times(ProgressColumn):
-    """`0:12 elapsed, 1:40 left`; without a count the time left is unknown."""
+    """`0:12 elapsed, 1:40 left`, or one of both; what is left is not known without a count."""
 
     max_refresh = 0.5
 
+    def __init__(self, *, both: bool) -> None:
+        super().__init__(Column(no_wrap=True))
+        self.both = both
+
     def render(self, task: Task) -> Text:
-        left = task.time_remaining
-        known = "" if left is None else f", {_clock(left)} left"
-        return Text(f"{_clock(task.elapsed or 0)} elapsed{known}")
+        left, elapsed = task.time_remaining, f"{_clock(task.elapsed or 0)} elapsed"
+        if left is None:
+            return Text(elapsed)
+        return Text(f"{elapsed}, {_clock(left)} left" if self.both else f"{_clock(left)} left")
 
 
 def _clock(seconds: float) -> str:

@@ -223,8 +223,9 @@ class ArmsTable(Shown):
 
 def _arm_cells(arm: ArmState) -> tuple[str, ...]:
     knn = "" if arm.knn is None else f"{100 * arm.knn:.2f} %"
-    counts = (str(runs or "") for runs in (arm.at_work, arm.failed, arm.collapsed))
-    return (arm.name, f"{arm.done}/{arm.runs}", *counts, knn)
+    counts = (str(runs or "") for runs in (arm.at_work, arm.failed))
+    collapsed = str(arm.collapsed or "") + f" ({arm.diverged} diverged)" * bool(arm.diverged)
+    return (arm.name, f"{arm.done}/{arm.runs}", *counts, collapsed, knn)
 
 
 @in_plain_torch

@@ -17,6 +17,7 @@ from stopgrad.evaluation import (
 from stopgrad.report.facts import place_text
 from stopgrad.report.study_tables import BESIDE
 from stopgrad.report.style import (
+    CROSS,
     HALF,
     HEIGHT,
     SERIES,
@@ -47,7 +48,6 @@ MOST_SERIES = len(SERIES)
 SMALL = {"width": HALF, "height": 120}  # of one of several panels
 LOGARITHMIC = 20.0  # ratio of the largest to the smallest value from which the axis is logarithmic
 MOST_LINES = 4  # values of the second knob
-CROSS = "M-1,-1L1,1M1,-1L-1,1"
 # Shape, stroke and fill of each kind of mean.
 KINDS = {
     "ours": ("circle", light("first"), light("first")),

@@ -84,8 +84,11 @@ def measure_figures(evidence: Evidence) -> list[Figure]:
     ]
 
 
-def spectrum_figures(metrics: LoggedRows) -> list[Figure]:
-    """How z fills its directions, and the predictor along each, where spectra were taken."""
+def spectrum_figures(metrics: LoggedRows, *, of: str = "") -> list[Figure]:
+    """How z fills its directions, and the predictor along each, where spectra were taken.
+
+    `of` names the run where it is one of several.
+    """
     found = spectra_of(metrics)
     if not found:
         return []
@@ -93,21 +96,25 @@ def spectrum_figures(metrics: LoggedRows) -> list[Figure]:
     ratio = number(weights[-1] / weights[0], digits=2)
     epoch, last = found[-1]["epoch"], ranks[-1]
     fell = f"At epoch {epoch}, direction {last} has {ratio} times the weight of the first."
+    named = f"Of {of}. " if of else ""
     return [
         drawn(
             "spectrum",
             spectrum_chart(metrics),
-            label=f"Lines: eigenvalues of z by rank, at several epochs. {fell}",
-            caption="How much of z lies along each direction, the strongest first (eigenvalues of "
-            f"its second moment, on {images_measured(found)}). Flat is healthy: many directions "
-            f"are used; steep means few. {fell}",
+            label=f"Lines: eigenvalues of z by rank, at several epochs. {named}{fell}",
+            caption=f"{named}How much of z lies along each direction, the strongest first "
+            f"(eigenvalues of its second moment, on {images_measured(found)}). Flat is healthy: "
+            f"many directions are used; steep means few. {fell}",
         ),
-        *predictor_figures(metrics),
+        *predictor_figures(metrics, named=named),
     ]
 
 
-def predictor_figures(metrics: LoggedRows) -> list[Figure]:
-    """The predictor's gain along each direction of z; none where it has no gain along the first."""
+def predictor_figures(metrics: LoggedRows, *, named: str = "") -> list[Figure]:
+    """The predictor's gain along each direction of z; none where it has no gain along the first.
+
+    `named` is the sentence that names the run, with a space.
+    """
     points, row = predictor_points(metrics), spectra_of(metrics)[-1]
     if not points:
         return []
@@ -125,9 +132,9 @@ def predictor_figures(metrics: LoggedRows) -> list[Figure]:
         )
     power = exponent(row["spectra"])
     says = "" if power is None else f"The gain goes as the eigenvalue to the power {power:.2f}."
-    label = f"Points: the gain of the predictor along each direction of z. {says}"
+    label = f"Points: the gain of the predictor along each direction of z. {named}{says}"
     chart = predictor_chart(metrics)
-    return [drawn("predictor-spectrum", chart, label=label, caption=f"{law} {says}")]
+    return [drawn("predictor-spectrum", chart, label=label, caption=f"{named}{law} {says}")]
 
 
 def measure_caption(measure: str) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
 
 from stopgrad.report.curves import epoch_axis
 from stopgrad.report.style import (
+    CROSS,
     SERIES,
     ChartRows,
     Role,
@@ -35,23 +36,22 @@ def arms_over_time(
 ) -> Spec:
     """A line for each arm: rows of `epoch`, `value`, `low`, `high`, `arm` and `text`.
 
-    Collapsed arms are red. Up to three arms have a band from low to high. Of more than ten, the
-    first and those that end highest and lowest are named, and the others grey.
+    Each arm has a colour and a dash; the legend says which collapsed, and a cross ends their lines.
+    Up to three arms have a band from low to high. Of more than ten, the first and those that end
+    highest and lowest are named, and the others grey.
     """
     arms = _named(values, first=first)
-    labels = {arm: f"{printable(arm)}{', collapsed' * (arm in collapsed)}" for arm in arms}
-    roles: list[Role] = [
-        "wrong" if a in collapsed else r for a, r in zip(arms, SERIES, strict=False)
-    ]
+    labels = {arm: f"{printable(arm)}{' (collapsed)' * (arm in collapsed)}" for arm in arms}
     own = [{**row, "name": labels[row["arm"]]} for row in values if row["arm"] in arms]
     others = [row for row in values if row["arm"] not in arms]
-    marks = [encoded(line(own, width=2.2), **told_apart(list(labels.values()), roles))]
+    marks = [encoded(line(own, width=2.2), **told_apart(list(labels.values())))]
     if others:
         grey = line(others, role="third", width=1, opacity=0.35)
         marks.insert(0, encoded(grey, detail=nominal("arm")))
-    for arm, role in zip(arms, roles, strict=True):
+    for arm, role in zip(arms, SERIES, strict=False):
         rows = [row for row in own if row["arm"] == arm]
         marks += _band(rows, role) if len(arms) <= TOGETHER else [dots(rows, size=14, role=role)]
+        marks += [_cross(rows[-1], role)] if arm in collapsed else []
     x, y = _axes(values, zero=zero)
     return plot(*marks, x=x, y=y, title=title)
 
@@ -78,6 +78,11 @@ def _band(rows: ChartRows, role: Role) -> list[Spec]:
     low = [{**row, "value": row["low"]} for row in rows]
     area = mark("area", low, color=light(role), opacity=0.18, aria=False)
     return [encoded(area, y2={"field": "high"}), dots(rows, size=16, role=role)]
+
+
+def _cross(row: Mapping[str, Any], role: Role) -> Spec:
+    """The end of an arm that collapsed."""
+    return dots([row], size=90, role=role, filled=False, shape=CROSS, strokeWidth=2.5)
 
 
 def _axes(values: ChartRows, *, zero: bool = False) -> tuple[Spec, Spec]:

@@ -44,7 +44,7 @@ def curve_figures(evidence: StudyEvidence) -> list[Figure]:
         points = seed_curves(evidence.epochs, methodcaller("get", key))
         if is_curve(points):
             end = ended(points, percent=percent)
-            caption = f"{says} {_lines(points)} {end}"
+            caption = f"{says} {_lines(points)}{_crosses(evidence, points)} {end}"
             label = f"Lines: {title} over the epochs, by arm. {end}"
             chart = seeds_chart(evidence, points, title=title, percent=percent)
             figures.append(drawn(f"{key}-epochs", chart, label=label, caption=caption))
@@ -65,21 +65,34 @@ def _lines(points: Sequence[CurvePoint]) -> str:
     return f"Line: mean over seeds.{few}"
 
 
+def _crosses(evidence: StudyEvidence, points: Sequence[CurvePoint]) -> str:
+    """What a cross at the end of a line is, where there is one."""
+    collapsed = {*collapsed_arms(evidence)} & {point.arm for point in points}
+    return " A cross ends the lines of collapsed arms." if collapsed else ""
+
+
+def all_rows(evidence: StudyEvidence) -> list[EpochRow]:
+    """The epochs of all pretrainings of a study."""
+    return [row for runs in evidence.epochs.values() for rows in runs.values() for row in rows]
+
+
 def collapse_figures(evidence: StudyEvidence) -> list[Figure]:
-    """The measures of z over the epochs by arm, then the spectra of the baseline."""
+    """The measures of z over the epochs by arm, then the spectra of the baseline's first run."""
     baseline = evidence.results.stored.study.baseline
     figures = []
-    every = [row for runs in evidence.epochs.values() for rows in runs for row in rows]
+    measured = images_measured(all_rows(evidence))
     for measure in CHARTED:
         points = seed_curves(evidence.epochs, _measure(measure))
         if is_curve(points):
             title = f"{MEASURE_NAMES[measure].title} of z"
-            says = f"{measure_caption(measure)} On {images_measured(every)}. {ended(points)}"
+            says = f"{measure_caption(measure)} On {measured}.{_crosses(evidence, points)}"
+            says += f" {ended(points)}"
             chart = seeds_chart(evidence, points, title=title, zero=True)
             label = f"Lines: {title} over the epochs. {says}"
             figures.append(drawn(measure.replace("_", "-"), chart, label=label, caption=says))
-    runs = evidence.epochs.get(baseline) or []
-    return figures + (spectrum_figures(runs[0]) if runs else [])
+    for seed, rows in list(evidence.epochs.get(baseline, {}).items())[:1]:
+        figures += spectrum_figures(rows, of=f"{printable(baseline)!r}, seed {seed}")
+    return figures
 
 
 def collapsed_arms(evidence: StudyEvidence) -> list[str]:

@@ -97,7 +97,7 @@ def definitions(results: Results) -> str:
 
 def few_epochs(evidence: StudyEvidence) -> str:
     """Why there are no curves, where there are too few points for any."""
-    measured = {row["epoch"] for runs in evidence.epochs.values() for rows in runs for row in rows}
+    measured = {row["epoch"] for row in study_charts.all_rows(evidence)}
     if not 0 < len(measured) < study_charts.FEWEST_POINTS:
         return ""
     return (

@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterator
 from typing import Any, Literal
 
-from stopgrad.evaluation import confidence_interval, extent_values, smallest_visible
+from stopgrad.evaluation import confidence_interval, extent_values, smallest_visible, tied
 from stopgrad.report.study_tables import (
     ENDS,
     bold_text,
@@ -69,8 +69,8 @@ def study_parts(directory: StudyDirectory, name: str) -> Iterator[Table | str]:
     yield f"{study.name}: {study.question}"
     yield f"{conditions(results)}\n" + (f"{length}\n" if length else "")
     yield from score_tables(results)
-    yield f"{_definitions(results)}\n\n" + (f"{visible}\n\n" if visible else "")
-    yield f"Finding: {sentence(results)}\n"
+    yield str(tied(f"{_definitions(results)}\n\n" + (f"{visible}\n\n" if visible else "")))
+    yield str(tied(f"Finding: {sentence(results)}\n"))
     yield from (t for t in (finding_table(results), effect_table(results)) if t and t.rows)
     for slot, run in missing_runs(results):
         yield f"incomplete: {one_line(slot_text(slot))}: {run_text(run)}"

@@ -46,6 +46,7 @@ SHAPES = (
     *("triangle-down", "cross", "triangle-right", "triangle-left"),
     *("circle", "square"),
 )
+CROSS = "M-1,-1L1,1M1,-1L-1,1"  # collapsed; the cross of Vega itself is a plus
 _NAMESPACE = "{http://www.w3.org/2000/svg}"
 _CONVERT = "import sys, vl_convert; print(vl_convert.vegalite_to_svg(sys.stdin.read()), end='')"
 # Of no use on a page: roles and labels of its parts, names of Vega's, the font (the page's).

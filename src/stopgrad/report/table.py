@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator
+import re
+import textwrap
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from markupsafe import Markup, escape
 
-from stopgrad.evaluation import tied
+from stopgrad.evaluation import SPACE, tied
 from stopgrad.storage import cell_text, printable
 
 if TYPE_CHECKING:
@@ -27,6 +29,10 @@ Align = Literal["left", "right"]
 Emphasis = Literal["", "strong", "good", "wrong"]
 
 LONGEST_WORD = 30  # characters; a longer one, such as a path, may break
+_COUNTED = re.compile(
+    r"(?<=\d) (?=\(\d+\))|(?<=\d) (?=of \d)|(?<=\d of) (?=\d)"
+    r"|(?<=\d) (?=collapsed|diverged|failed|missing)"
+)
 STYLES: dict[Emphasis, str] = {"": "", "strong": "bold", "good": "green", "wrong": "red"}
 
 
@@ -91,16 +97,30 @@ class Table:
         ]
         return replace(self, columns=(self.columns[0], *heads), rows=tuple(rows[1:]))
 
+    def listed(self) -> Table:
+        """The same with a row for each cell, and what was published beside it."""
+        columns, rows = [*self.columns[1:], Column("")], []
+        published = any(column.published for column in columns)
+        for first, *cells in self.rows:
+            name, cells = first, [*cells, TableCell()]
+            for n, column in enumerate(columns[:-1]):
+                beside = cells[n + 1] if columns[n + 1].published else TableCell()
+                if not column.published and (cells[n].written or beside.written):
+                    rows.append((name, TableCell(column.name), cells[n], beside))
+                    name = TableCell()  # stands once
+        align: Align = "left" if any(column.wraps for column in columns) else "right"
+        heads = Column("here" if published else "", align), Column("published", "right")
+        made = replace(self, columns=(self.columns[0], Column(""), *heads), rows=tuple(rows))
+        return made if published else made.without_empty_columns()
+
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RichTable]:
-        """Renders the first layout that has room for every word."""
-        turned = self.turned()
-        for table, tight in ((self, False), (self, True), (turned, True)):
-            made = as_rich(table, tight=tight)
-            if _fit(made, table, room=console.width):
+        """The first form that has room for every word, a number with its spread being one."""
+        forms = ((self, False), (self, True), (self.turned(), True), (self.listed(), True))
+        for table, tight in forms:
+            widths = _widths(table, room=console.width - _borders(table, tight=tight))
+            if widths:
                 break
-        else:
-            made = as_rich(self)  # words break
-        yield made
+        yield as_rich(table, tight=tight, widths=widths)
 
     def _repr_html_(self) -> str:
         return str(as_html(self))
@@ -133,46 +153,71 @@ def as_html(table: Table) -> Markup:
     return Markup("<table{}>\n{}\n<tbody>\n{}\n</tbody>\n</table>").format(classes, head, rows)
 
 
-def as_rich(table: Table, *, tight: bool = False) -> RichTable:
+def as_rich(table: Table, *, tight: bool = False, widths: Sequence[int] = ()) -> RichTable:
     """For a terminal; no name in it is markup or steers the terminal.
 
-    `tight` leaves out the lines between columns.
+    `tight` leaves out the lines between columns. Lines are broken here where the widths of the
+    columns are given: rich would break them at a no-break space too.
     """
     from rich.box import SIMPLE_HEAD
     from rich.table import Table as RichTable
 
-    made = RichTable(title=_plain(table.caption) if table.caption else None, title_justify="left")
+    made = RichTable(title_justify="left")
     if tight:
         made.box, made.padding, made.show_edge = SIMPLE_HEAD, (0, 1, 0, 0), False
-    for column in table.columns:
-        made.add_column(_plain(column.name), justify=column.align, overflow="fold")
+    of = dict(enumerate(widths))
+    for n, column in enumerate(table.columns):
+        name = _broken(column.name, of.get(n))
+        made.add_column(_plain(name), justify=column.align, overflow="fold", width=of.get(n))
     for row in table.rows:
-        made.add_row(*(_plain(cell.written, style=STYLES[cell.emphasis]) for cell in row))
+        texts = (_broken(cell.written, of.get(n)) for n, cell in enumerate(row))
+        styles = (STYLES[cell.emphasis] for cell in row)
+        made.add_row(*(_plain(t, style=s) for t, s in zip(texts, styles, strict=True)))
+    if table.caption:
+        whole = sum(widths) + _borders(table, tight=tight) if widths else None
+        made.title = _plain(_broken(table.caption, whole))
     return made
 
 
-def _fit(made: RichTable, table: Table, *, room: int) -> bool:
-    """Gives each column at least the width of its longest word; False where that needs more room.
+def _borders(table: Table, *, tight: bool) -> int:
+    """How many characters of a line are no text."""
+    return 2 * len(table.columns) - 1 if tight else 3 * len(table.columns) + 1
+
+
+def _widths(table: Table, *, room: int) -> list[int]:
+    """At least the longest word of each column; empty where that needs more than the room.
 
     rich itself would take the width from the widest column, whatever stands in the others.
     """
     from rich.cells import cell_len
 
     texts = [
-        [column.name, *(row[n].written for row in table.rows)]
+        [_whole(text) for text in (column.name, *(row[n].written for row in table.rows))]
         for n, column in enumerate(table.columns)
     ]
     whole = [max(1, *map(cell_len, column)) for column in texts]
-    least = [max(map(cell_len, " ".join(column).split()), default=1) for column in texts]
-    widths = [min(LONGEST_WORD, width) for width in least]
-    left = room - 3 * len(widths) - 1  # borders and spaces
-    spare = max(0, left - sum(widths))
+    words = [re.split(r"[ \t\n]+", " ".join(column)) for column in texts]
+    widths = [min(LONGEST_WORD, max(1, *map(cell_len, column))) for column in words]
+    spare = room - sum(widths)
+    if spare < 0:
+        return []
     for n in sorted(range(len(widths)), key=lambda n: whole[n] - widths[n]):  # nearly whole first
         more = min(spare, max(0, whole[n] - widths[n]))
         widths[n], spare = widths[n] + more, spare - more
-    for column, width in zip(made.columns, widths, strict=True):
-        column.width = width
-    return sum(widths) <= left
+    return widths
+
+
+def _whole(text: str) -> str:
+    """Text in which a number stays with its spread, its unit and its count."""
+    return _COUNTED.sub(SPACE, str(tied(text)))
+
+
+def _broken(text: str, width: int | None) -> str:
+    """Text in lines of so many characters; as it is without a width."""
+    if width is None:
+        return text
+    lines = _whole(text).splitlines()
+    return "\n".join(textwrap.fill(line, width, break_on_hyphens=False) for line in lines)
 
 
 def as_lines(table: Table) -> Iterator[str]:

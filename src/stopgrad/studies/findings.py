@@ -28,7 +28,7 @@ from stopgrad.evaluation import (
     welch,
 )
 from stopgrad.studies.definition import PublishedFinding
-from stopgrad.studies.results import COLLAPSE, Results
+from stopgrad.studies.results import COLLAPSE, Results, diverged_later
 
 Answer = Literal[
     "shows",
@@ -38,14 +38,6 @@ Answer = Literal[
     "cannot be told yet",
 ]
 ANSWERS: tuple[Answer, ...] = get_args(Answer)
-
-
-ENDINGS = {
-    "collapsed": "collapsed",
-    "dimensional": "collapsed to a few dimensions",
-    "diverged": "diverged",
-    "failed": "failed",
-}
 
 
 class Answered(NamedTuple):
@@ -153,11 +145,13 @@ def _ends(results: Results) -> str:
     parts = []
     for arm in results.stored.study.arms:
         cells = [cell for place, cell in results.cells.items() if place.arm == arm.name]
-        for name, ending in ENDINGS.items():
-            count = max((getattr(cell, name) for cell in cells), default=0)
-            if count:
-                runs = max(len(cell.values) for cell in cells)
-                parts.append(f"{arm.name!r} {ending} in {count} of {runs} runs")
+        found = _collapse_of(results, arm.name)
+        diverged = max((cell.diverged for cell in cells), default=0) - found.diverged
+        failed = max((cell.failed for cell in cells), default=0)
+        ends = [found.text] if found.collapsed else []
+        ends += [f"{diverged} of {found.runs} diverged"] if diverged else []
+        ends += [f"{failed} of {found.runs} failed"] if failed else []
+        parts += [f"{arm.name!r}: {', '.join(ends)}"] if ends else []
     return "; " + "; ".join(parts) if parts else ""
 
 
@@ -237,13 +231,15 @@ class _Collapse(NamedTuple):
     runs: int
     ended: int
     collapsed: int
+    dimensional: int  # of the collapsed
     diverged: int  # of the collapsed, after their last verdict
 
     @property
     def text(self) -> str:
-        """`3 of 3 collapsed, of which 1 diverged later`."""
+        """`3 of 3 collapsed (1 to a few dimensions), of which 1 diverged later`."""
+        few = f" ({self.dimensional} to a few dimensions)" if self.dimensional else ""
         later = f", of which {self.diverged} diverged later" if self.diverged else ""
-        return f"{self.collapsed} of {self.runs} collapsed{later}"
+        return f"{self.collapsed} of {self.runs} collapsed{few}{later}"
 
 
 def _collapse_of(results: Results, arm: str) -> _Collapse:
@@ -251,7 +247,9 @@ def _collapse_of(results: Results, arm: str) -> _Collapse:
     runs = max((len(cell.values) for cell in cells), default=0)
     unended = min((cell.diverged + cell.failed + cell.missing for cell in cells), default=0)
     collapsed = max((cell.collapses for cell in cells), default=0)
+    few = max((cell.dimensional for cell in cells), default=0)
     own = {slot.run for slot in results.stored.slots if slot.arm == arm}
-    states = [results.runs[run].state for run in own]
-    later = sum(state.phase == "diverged" and state.verdict in COLLAPSE for state in states)
-    return _Collapse(runs, runs - unended + later, collapsed + later, later)
+    later = [results.runs[run].state.verdict for run in own if diverged_later(results.runs[run])]
+    few += sum(COLLAPSE[verdict] == "dimensional" for verdict in later)
+    ended, collapsed = runs - unended + len(later), collapsed + len(later)
+    return _Collapse(runs, ended, collapsed, few, len(later))

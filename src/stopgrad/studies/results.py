@@ -39,7 +39,7 @@ COLLAPSE: dict[str | None, Ending] = {
 }
 TRAINING = 0.9  # part of a run's time that is training, before any has ended
 
-Epochs = Mapping[str, Sequence[Sequence[EpochRow]]]  # rows of epochs, a list per run, by arm
+Epochs = Mapping[str, Mapping[int, Sequence[EpochRow]]]  # rows of epochs by seed, by arm
 
 
 class ResultRow(NamedTuple):
@@ -192,8 +192,9 @@ class ArmState(NamedTuple):
     runs: int
     done: int
     at_work: int
-    failed: int
+    failed: int  # or diverged, but for the collapsed
     collapsed: int
+    diverged: int  # of the collapsed, after their last verdict
     knn: float | None  # mean over the seeds of the newest that each was watched by
 
 
@@ -255,10 +256,22 @@ def _arm(results: Results, name: str, lacking: set[str]) -> ArmState:
         runs=len(slots),
         done=sum(slot.run not in lacking for slot in slots),
         at_work=sum(run.claimed for run in runs),
-        failed=sum(run.state.phase in ("failed", "diverged") and not run.claimed for run in runs),
+        failed=sum(_has_failed(run) for run in runs),
         collapsed=sum(run.state.verdict in COLLAPSE for run in runs),
+        diverged=sum(map(diverged_later, runs)),
         knn=sum(watched) / len(watched) if watched else None,
     )
+
+
+def diverged_later(run: StudyRun) -> bool:
+    """Whether a run diverged after it had collapsed: it is counted with the collapsed."""
+    return run.state.phase == "diverged" and run.state.verdict in COLLAPSE
+
+
+def _has_failed(run: StudyRun) -> bool:
+    """Whether a run has failed or diverged, and had not collapsed before."""
+    ended = run.state.phase in ("failed", "diverged") and not run.claimed
+    return ended and not diverged_later(run)
 
 
 def _training_share(ended: Sequence[StudyRun]) -> float:
@@ -287,11 +300,11 @@ class CurvePoint(NamedTuple):
 
 def read_epochs(directory: StudyDirectory, stored: StoredStudy) -> Epochs:
     """The finished epochs of every pretraining; a run that cannot be read has none."""
-    found: dict[str, list[list[EpochRow]]] = {arm.name: [] for arm in stored.study.arms}
+    found: dict[str, dict[int, list[EpochRow]]] = {arm.name: {} for arm in stored.study.arms}
     for slot in stored.slots:
         if slot.labels is None and slot.arm in found:  # the study may have lost an arm since
-            found[slot.arm].append(directory.epoch_rows(slot.run))
-    return {arm: [rows for rows in runs if rows] for arm, runs in found.items()}
+            found[slot.arm][slot.seed] = directory.epoch_rows(slot.run)
+    return {arm: {s: rows for s, rows in runs.items() if rows} for arm, runs in found.items()}
 
 
 def seed_curves(epochs: Epochs, pick: Callable[[EpochRow], float | None]) -> list[CurvePoint]:
@@ -299,7 +312,7 @@ def seed_curves(epochs: Epochs, pick: Callable[[EpochRow], float | None]) -> lis
     points = []
     for arm, runs in epochs.items():
         values: dict[int, list[float]] = {}
-        for row in (row for rows in runs for row in rows):
+        for row in (row for rows in runs.values() for row in rows):
             value = pick(row)
             if value is not None:
                 values.setdefault(int(row["epoch"]), []).append(float(value))
