@@ -134,7 +134,7 @@ def test_a_run_that_came_further_at_each_time_limit_is_submitted_as_often_as_it_
     slow = run_of(prepared, "a", 0)
     engine.jobs.fails[slow] = [140] * 7
     steps = iter(range(1000))
-    monkeypatch.setattr("stopgrad.studies.runner.newest_step", lambda run: next(steps))
+    monkeypatch.setattr("stopgrad.studies.folder.newest_step", lambda run: next(steps))
     assert conduct(prepared, cluster(engine)) == {}
     assert stages(engine.jobs, slow) == ["pretrain"] * 8 + ["evaluate"]
 

@@ -305,6 +305,7 @@ def test_a_number_from_the_middle_of_a_training_is_not_its_last(tmp_path: Path) 
     folder = prepared.directory.folder(run)
     how = {"of": "encoder", "split": "validation", "value": 0.95}
     record(folder, "knn_accuracy", epoch=3, **how)
+    (folder.run / "status.json").write_text(json.dumps({"state": "interrupted", "epoch": 3}))
     assert not folder.numbers()
     assert conduct(prepared, executor) == {}
     assert stages(executor, run) == ["pretrain", "evaluate"]

@@ -17,6 +17,7 @@ from stopgrad.config import preset
 from stopgrad.errors import ConfigError, DataError
 from stopgrad.evaluation import Key, Selection, append_cost, evaluate_run
 from stopgrad.evaluation.costs import Spent
+from stopgrad.evaluation.evaluate import score_run
 from stopgrad.evaluation.records import key_of
 from stopgrad.face.progress import Screen
 from stopgrad.face.several import ArmsTable, StudyWatch, time_left
@@ -209,10 +210,7 @@ def test_evaluation_gives_the_numbers_that_were_chosen_and_no_others(
         ),
     }
     assert {r.images_scored for r in records if r.split == "validation"} == {60}  # of 300, a fifth
-    done = frozenset(key_of(record) for record in records[:-1])
-    [left] = evaluate_run(
-        load_run(run), digits, labels=(0.5, 1.0), select=select._replace(done=done)
-    )
+    [left] = score_run(load_run(run), digits, labels=(0.5, 1.0), select=select, known=records[:-1])
     assert (key_of(left), left.value) == (key_of(records[-1]), records[-1].value)
 
 

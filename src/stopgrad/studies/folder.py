@@ -265,8 +265,11 @@ class RunFolder(NamedTuple):
 
         Those of an encoder that had not come to the end are left out.
         """
-        found, epochs = records_of(self.run), self.card().epochs
-        return newest(r for r in found if r.of != "encoder" or r.epoch in (None, epochs))
+        status = read_status(self.run)
+        done = status.get("state") not in ("running", "interrupted")
+        last = status.get("epoch", 0)
+        found = (r for r in records_of(self.run) if r.of != "encoder" or done)
+        return newest(r for r in found if r.of != "encoder" or (r.epoch or last) >= last)
 
     def progress(self) -> int:
         """A number that grows with every step that is saved, and with every record."""
