@@ -2,6 +2,7 @@
 
 import ast
 import os
+import shutil
 import subprocess
 import sys
 import types
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from stopgrad.storage import lock_file, locks, open_folder
+from stopgrad.storage import is_still_at, lock, lock_file, locks, open_folder
 
 SOURCES = Path(__file__).parents[2] / "src"
 TRY = (
@@ -31,6 +32,18 @@ def test_a_lock_holds_until_its_descriptor_is_closed(tmp_path: Path) -> None:
         lock_file(file.fileno())
         assert _taken(path)
     assert not _taken(path)
+
+
+def test_a_lock_is_still_there_unless_it_was_removed_or_replaced(tmp_path: Path) -> None:
+    with lock(tmp_path) as file:
+        assert is_still_at(file, tmp_path / "lock")
+        shutil.copy2(tmp_path / "lock", tmp_path / "copy")
+        os.replace(tmp_path / "copy", tmp_path / "lock")  # another number, as on some networks
+        assert is_still_at(file, tmp_path / "lock")
+        (tmp_path / "lock").unlink()
+        assert not is_still_at(file, tmp_path / "lock")
+        (tmp_path / "lock").write_text("process 1 on other since 2026-01-01T00:00:00+00:00\n")
+        assert not is_still_at(file, tmp_path / "lock")
 
 
 def test_a_shared_lock_keeps_out_those_who_want_it_alone(tmp_path: Path) -> None:

@@ -288,9 +288,15 @@ def lock(path: Path) -> IO[str]:
 
 
 def is_still_at(file: IO[str], path: Path) -> bool:
-    """Whether an open file is still the one at a path, and was neither removed nor replaced."""
+    """Whether an open lock is still the one at a path, and was neither removed nor replaced.
+
+    Some network file systems give a file another number later; then its date decides.
+    """
     try:
         there = os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):
         return False
-    return os.path.samestat(os.fstat(file.fileno()), there)
+    except OSError:
+        return True  # nobody could look
+    own = os.fstat(file.fileno())
+    return os.path.samestat(own, there) or own.st_mtime_ns == there.st_mtime_ns
