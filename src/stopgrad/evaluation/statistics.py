@@ -104,7 +104,7 @@ class Cell(NamedTuple):
     missing: int
 
     @property
-    def collapses(self) -> int:
+    def collapsed_in_all(self) -> int:
         """Runs with a complete or a dimensional collapse."""
         return self.collapsed + self.dimensional
 

@@ -26,6 +26,7 @@ from stopgrad.storage import printable
 if TYPE_CHECKING:
     from stopgrad.evaluation import Agreement, Comparison, Kendall, RankedRun
     from stopgrad.images import Dataset
+    from stopgrad.runs import RunData
 
 TITLES = {"lidar": "LiDAR", "rankme": "RankMe", "retrieval": "retrieval of the second view"}
 
@@ -83,7 +84,7 @@ def _datasets(opened: Sequence[Run], data: AnyData | None, screen: Screen) -> li
     for each, run in zip(opened, found, strict=True):
         config = replace(run.info.config, bad_images=first.bad_images)
         like = each.like(data)
-        key = (*_storing(config), runs.reading_of(config, split="auto", like=like))
+        key = _storing(config, like)
         source, config = opened[0].read_by(config, data)
         if key not in stored:
             changed = each.changed(source)
@@ -95,9 +96,10 @@ def _datasets(opened: Sequence[Run], data: AnyData | None, screen: Screen) -> li
     return datasets
 
 
-def _storing(config: Config) -> tuple[object, ...]:
+def _storing(config: Config, like: RunData | None) -> tuple[object, ...]:
     """All values of a config that decide how images are stored and seen whole."""
-    return (config.image_side, config.reading, config.views.size, config.encoder)
+    reading = runs.reading_of(config, split="auto", like=like)
+    return (config.image_side, reading, config.views.size, config.encoder)
 
 
 def _different(opened: Sequence[Run], why: str = "") -> DataError:

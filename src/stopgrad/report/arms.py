@@ -130,7 +130,7 @@ def scores(results: Results) -> list[ArmScore]:
                 mean=scale * mean,
                 std=None if std is None else scale * std,
                 n=n,
-                collapsed=row.cell.collapses,
+                collapsed=row.cell.collapsed_in_all,
                 values=tuple(scale * value for value in row.cell.values if value is not None),
                 baseline=row.of in BESIDE,
             )

@@ -175,7 +175,7 @@ def _visible(finding: PublishedFinding, results: Results, test: Paired) -> float
     assert finding.than is not None
     column = finding.higher.metric, finding.higher.labels
     pooled = finding.than[1:] == column and not any(
-        results.cells[place].collapses for place in (finding.higher, finding.than)
+        results.cells[place].collapsed_in_all for place in (finding.higher, finding.than)
     )
     spread = results.spread(*column) if pooled else None
     return smallest_visible(test.std if spread is None else spread, test.n)
@@ -200,7 +200,7 @@ def _compared(finding: PublishedFinding, results: Results, tested: Tested | None
         why += f" from {finding.than.arm!r} to {finding.higher.arm!r}"
     why += f", {said}, n = {test.n} pairs"
     cells = [results.cells[place] for place in (finding.higher, finding.than)]
-    if any(cell.collapses for cell in cells):
+    if any(cell.collapsed_in_all for cell in cells):
         why += f" (collapsed: {' against '.join(map(_collapsed, cells))})"
     why += f"; unpaired (Welch) {beside}"
     if answer == "not separable with these seeds":
@@ -211,7 +211,7 @@ def _compared(finding: PublishedFinding, results: Results, tested: Tested | None
 def _collapsed(cell: Cell) -> str:
     """How many of the runs behind a mean collapsed, so that it does not hide them."""
     assert cell.summary is not None
-    return f"{cell.collapses} of {cell.summary.n}"
+    return f"{cell.collapsed_in_all} of {cell.summary.n}"
 
 
 def _collapse(finding: PublishedFinding, results: Results) -> Answered:
@@ -246,7 +246,7 @@ def _collapse_of(results: Results, arm: str) -> _Collapse:
     cells = [cell for place, cell in results.cells.items() if place.arm == arm]
     runs = max((len(cell.values) for cell in cells), default=0)
     unended = min((cell.diverged + cell.failed + cell.missing for cell in cells), default=0)
-    collapsed = max((cell.collapses for cell in cells), default=0)
+    collapsed = max((cell.collapsed_in_all for cell in cells), default=0)
     few = max((cell.dimensional for cell in cells), default=0)
     own = {slot.run for slot in results.stored.slots if slot.arm == arm}
     later = [results.runs[run].state.verdict for run in own if diverged_later(results.runs[run])]

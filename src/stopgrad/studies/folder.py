@@ -266,10 +266,12 @@ class RunFolder(NamedTuple):
         Those of an encoder that had not come to the end are left out.
         """
         status = read_status(self.run)
-        done = status.get("state") not in ("running", "interrupted")
-        last = status.get("epoch", 0)
-        found = (r for r in records_of(self.run) if r.of != "encoder" or done)
-        return newest(r for r in found if r.of != "encoder" or (r.epoch or last) >= last)
+        trains, last = status.get("state") in ("running", "interrupted"), status.get("epoch", 0)
+        return newest(
+            record
+            for record in records_of(self.run)
+            if record.of != "encoder" or (not trains and (record.epoch or last) >= last)
+        )
 
     def progress(self) -> int:
         """A number that grows with every step that is saved, and with every record."""

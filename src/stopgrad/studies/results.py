@@ -88,7 +88,7 @@ class Results(NamedTuple):
 
         Arms with collapsed runs are left out: their numbers vary far less or far more.
         """
-        sound = {place for place, cell in self.cells.items() if not cell.collapses}
+        sound = {place for place, cell in self.cells.items() if not cell.collapsed_in_all}
         column = [place for place in self.pairs if place[1:] == (metric, labels)]
         return spread_of_differences([self.pairs[place] for place in column if place in sound])
 
