@@ -87,7 +87,7 @@ class Data:
             config: The training's; where it says nothing on reading, the data's own reading counts.
             screen: Shows progress.
             split: The split that is scored, as `evaluate` takes it.
-            like: The images of a run, whose bands and levels these are to have.
+            like: The images of a run, whose size, bands and levels these are to have.
             changed: What to do with a store whose folder has changed since it was packed.
         """
         config = self.with_reading(config)
@@ -96,7 +96,8 @@ class Data:
         own = own._replace(white_level=asked.white_level, bands=asked.bands, levels=asked.levels)
         if self._again is not None and own != self._reading:
             return self._again(own).stored_for(config, screen, **how)
-        if self._first is not None and self._serves(self._first, config, asked):
+        side = runs.side_of(config, like=like)
+        if self._first is not None and self._serves(self._first, config, asked, side=side):
             return runs.fit_sizes(self._first, config)
         with screen.progress():
             screen.doing("reading the images")
@@ -147,16 +148,16 @@ class Data:
         names = HowRead.__annotations__
         return {n: getattr(read, n) for n in names if getattr(read, n) != getattr(by_rule, n)}
 
-    def _serves(self, first: Dataset, config: Config, reading: Reading) -> bool:
+    def _serves(self, first: Dataset, config: Config, reading: Reading, *, side: int) -> bool:
         """Whether reading them again would give the same: none was resized, now or then."""
         if self.spec.startswith(ARRAYS) and self._where == self.spec:
             return True
         if reading != self._reading:
             return False
         size = first.train.pixels.shape[1:3]
-        kept = size != (self._side, self._side) and max(size) <= config.image_side
+        kept = size != (self._side, self._side) and max(size) <= side
         whole = not first.train.whole_side and (not first.damaged or config.bad_images == "skip")
-        return whole and (kept or self._side == config.image_side)
+        return whole and (kept or self._side == side)
 
 
 class HeldImages(Protocol):

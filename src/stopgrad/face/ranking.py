@@ -99,7 +99,8 @@ def _datasets(opened: Sequence[Run], data: AnyData | None, screen: Screen) -> li
 def _storing(config: Config, like: RunData | None) -> tuple[object, ...]:
     """All values of a config that decide how images are stored and seen whole."""
     reading = runs.reading_of(config, split="auto", like=like)
-    return (config.image_side, reading, config.views.size, config.encoder)
+    side = runs.side_of(config, like=like)
+    return (side, reading, config.views.size, config.encoder)
 
 
 def _different(opened: Sequence[Run], why: str = "") -> DataError:

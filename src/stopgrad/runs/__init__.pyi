@@ -40,6 +40,7 @@ from .setup import load_run as load_run
 from .setup import prepare as prepare
 from .setup import read_pretraining as read_pretraining
 from .setup import reading_of as reading_of
+from .setup import side_of as side_of
 from .setup import skipped_in_views as skipped_in_views
 from .setup import spec_to_keep as spec_to_keep
 from .shared import SharedWriter as SharedWriter

@@ -38,6 +38,7 @@ class RunData(TypedDict, total=False):
     fingerprint: Required[str]  # of the whole training set
     images: Required[int]  # to learn from
     class_names: list[str]
+    size: list[int]  # H and W at which they are stored, px
     views: str  # what they skip because the channels are not colours; absent: nothing
     unused: dict[str, int]  # files, images and labels of the data that are not used, by reason
     levels: list[list[Any]]  # depth, black and white of images of more than 8 bits; absent: none
@@ -220,6 +221,8 @@ def _run_data(values: object) -> RunData:
     for key in RunData.__required_keys__ - data.keys():
         raise KeyError(f"data.{key}")
     whole_number(data["images"])
+    if len(data.get("size", (0, 0))) != 2:
+        raise ValueError("data.size that is not H and W")
     if "init" in data and not data["init"].keys() >= {"from", "sha256"}:
         raise TypeError("data.init without from and sha256")
     return typing.cast(RunData, data)

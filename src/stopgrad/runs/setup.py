@@ -192,7 +192,7 @@ def load_images(
         spec: As for `load_dataset`.
         config: Its `image_side`, `bad_images`, `reading` and `encoder` decide.
         split: The split that is scored, as `evaluation_split` takes it.
-        like: The images of a run, whose bands and levels these are to have; None: their own.
+        like: The images of a run, whose size, bands and levels these are to have; None: their own.
         changed: What to do with a store whose folder has changed since it was packed. A run that
             exists says "warn": its own fingerprint guards it.
         track: Shows progress.
@@ -205,13 +205,22 @@ def load_images(
         check_channels(len(config.reading.bands), config)  # before hours of decoding
     dataset = load_dataset(
         spec,
-        side=config.image_side,
+        side=side_of(config, like=like),
         reading=reading_of(config, split=split, like=like),
         bad_images=config.bad_images,
         changed=changed,
         track=track,
     )
     return fit_sizes(dataset, config)
+
+
+def side_of(config: Config, *, like: RunData | None = None) -> int:
+    """px. The side at which images are stored: that of a run's, if they were smaller squares.
+
+    `like` as for `load_images`: an image of that size keeps it, whatever lies next to it.
+    """
+    height, width = (like or {}).get("size", (0, 0))
+    return height if 0 < height == width < config.image_side else config.image_side
 
 
 def reading_of(config: Config, *, split: str, like: RunData | None = None) -> Reading:
@@ -257,6 +266,7 @@ def describe_run(
         "fingerprint": dataset.train.fingerprint,
         "images": len(images.train),
         "class_names": list(images.train.class_names),
+        "size": list(dataset.train.pixels.shape[1:3]),
     }
     if skipped := skipped_in_views(config):
         data["views"] = skipped

@@ -49,6 +49,21 @@ def test_a_file_has_the_same_features_alone_and_among_the_images_of_the_run(
 
 @pytest.mark.input(
     "oddity",
+    what="an image of another size among those for a run",
+    happens="made a centred square of the size of the run's",
+)
+def test_an_odd_file_changes_no_features_of_the_others(tmp_path: Path) -> None:
+    chance = np.random.default_rng(0)
+    whole = [chance.integers(0, 256, (12, 12, 3), dtype=np.uint8) for _ in range(16)]
+    run = stopgrad.pretrain(_write(tmp_path / "whole", whole), out=tmp_path / "run", **SMALL)
+    own = run.embed()
+    odd = _write(tmp_path / "odd", [*whole[:4], np.full((20, 30, 3), 9, np.uint8)])
+    found = run.embed(odd)
+    assert (len(found), np.array_equal(found[:4], own[:4])) == (5, True)
+
+
+@pytest.mark.input(
+    "oddity",
     what="splits of images of more than 8 bits that differ in their range",
     happens="scored by the levels of the run",
 )
