@@ -18,6 +18,8 @@ from stopgrad.images import DamagedImage, DamagedImagesError, load, load_dataset
 from stopgrad.images import store as store_module
 from stopgrad.images.manifest import Shard
 from stopgrad.images.sources.find import find_source
+from tests.images.factories import png
+from tests.images.inputs.factories import saved, shard, zipped
 
 
 @pytest.fixture(autouse=True)
@@ -117,11 +119,36 @@ def test_a_split_by_name_decodes_nothing_that_is_decoded_already(digits, tmp_pat
     assert (found.damaged, found.notes) == (expected.damaged, expected.notes)
     assert found.notes.count("image") == 9 + 1 + 2  # test/, then pages
     test = {"reading": Reading(split="test"), "bad_images": "skip"}
-    assert decoded(digits, **test) == 0
+    assert decoded(digits, **test) == 9  # of test/ alone
     assert same(load_dataset(str(digits), **test), load_dataset(str(digits), bad_images="skip"))
     linked = [*(tmp_path / "cache").glob("images/*/train-00000.pixels")]
     assert len(linked) == 3
     assert len({path.stat().st_ino for path in linked}) == 1  # on the disk once
+
+
+@pytest.mark.parametrize("kind", ["arrays", "archive", "shards"])
+def test_a_split_by_name_has_its_own_images_where_one_file_holds_all(tmp_path, kind):
+    """Such files have the same stamps whichever of their splits is scored."""
+    splits = {"train": 0, "val": 100, "test": 200}
+    images = {s: np.full((8, 8, 8, 3), of, np.uint8) for s, of in splits.items()}
+    if kind == "arrays":
+        spec = saved(tmp_path / "set.npz", **{f"{s}_images": of for s, of in images.items()})
+    elif kind == "archive":
+        for split, gray in splits.items():
+            for number in range(8):
+                folder = tmp_path / "set" / split / str(number % 2)
+                folder.mkdir(parents=True, exist_ok=True)
+                Image.new("RGB", (8, 8), (gray,) * 3).save(folder / f"{number}.png")
+        spec = str(zipped(tmp_path / "set", tmp_path / "set.zip"))
+    else:
+        for split, of in images.items():
+            members = {f"{n}.png": png(pixels) for n, pixels in enumerate(of)}
+            shard(tmp_path / "set" / f"{split}-000000.tar", members)
+        spec = str(tmp_path / "set")
+    for split in ("", "val", "test", "val"):
+        found = load_dataset(spec, reading=Reading(split=split))
+        assert set(found.train.pixels.ravel()) == {0}, split
+        assert set(found.test.pixels.ravel()) == {splits[split or "test"]}, split
 
 
 def test_a_split_of_other_sizes_is_decoded_with_all_others_in_one_frame(digits):

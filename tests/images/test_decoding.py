@@ -119,8 +119,9 @@ def test_first_frame_of_an_animation_counts():
         assert read(data)[0, 0].tolist() == [255, 0, 0], kind
 
 
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_orientation_is_applied(orientation):
+def test_exif_orientation_is_applied(orientation, kind):
     upright = np.arange(18, dtype=np.uint8).reshape(2, 3, 3)
     # EXIF 2.32: where row 0 and column 0 of the stored picture lie in the upright one.
     stored = {
@@ -135,7 +136,8 @@ def test_exif_orientation_is_applied(orientation):
     }[orientation]
     exif = Image.Exif()
     exif[0x0112] = orientation
-    data = saved(Image.fromarray(np.ascontiguousarray(stored)), exif=exif)
+    options = {"tiffinfo": {0x0112: orientation}} if kind == "TIFF" else {"exif": exif}
+    data = saved(Image.fromarray(np.ascontiguousarray(stored)), kind, **options)
     assert peek(Encoded("x", data)) == (2, 3)
     assert read(data).tolist() == upright.tolist()
 

@@ -119,7 +119,7 @@ class OpenedRun:
         return source, config if data is None else source.with_columns(config)
 
     def like(self, data: AnyData | None, split: str = "auto") -> RunData | None:
-        """The images whose size, levels and bands count for those that are named, or for another split.
+        """The images whose size, levels and bands count for others, or for another split.
 
         None: the run's own images are read as they were.
         """

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
 
 ORIENTATION = 0x0112  # the EXIF tag
-DECODER = 7  # raise it whenever decoding changes, so that cached images are decoded again
+DECODER = 8  # raise it whenever decoding changes, so that cached images are decoded again
 
 
 class Frame(NamedTuple):
@@ -178,8 +178,8 @@ def _read(file: Source, frame: Frame) -> Decoded | OtherSize | OtherDepth:
 
 def _upright_size(image: ImageFile | RawImage) -> tuple[int, int]:
     """(height, width) after the turn that EXIF asks for."""
-    width, height = image.size
     sideways = _orientation(image) >= 5
+    width, height = image.size
     return (width, height) if sideways else (height, width)
 
 
@@ -209,6 +209,9 @@ def _orientation(image: ImageFile | RawImage) -> int:
         stated = image.getexif().get(ORIENTATION, 1)
     # An image whose EXIF block cannot be read states no orientation; its pixels still count.
     except Exception:
+        return 1
+    if image.format == "TIFF" and stated != 1:  # Pillow turns it while it loads
+        image.load()
         return 1
     return stated if stated in range(1, 9) else 1
 

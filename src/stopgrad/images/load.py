@@ -15,7 +15,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
@@ -39,6 +39,7 @@ from stopgrad.images.gather import (
 )
 from stopgrad.images.manifest import damage, read_manifest
 from stopgrad.images.opening import Damaged
+from stopgrad.images.packages import would_help
 from stopgrad.images.pixels import Pixels
 from stopgrad.images.sources.find import find_source
 from stopgrad.images.store import cache_folder, checksum, read_images, read_store, read_summaries
@@ -122,7 +123,7 @@ def _load(
     folder = cached_store(source, side=side)
     if (dataset := _opened(folder, source.notes)) is not None:
         return dataset, False
-    shared = _shared(spec, source, side) if isinstance(spec, str) and reading.split else {}
+    shared = _shared(spec, source, side) if isinstance(spec, str) and reading.split else None
     return decode_again(source, source.open(), side=side, track=track, shared=shared), False
 
 
@@ -141,18 +142,18 @@ def _opened(folder: Path, notes: Notes) -> Dataset | None:
     if os.path.exists(folder):  # unlike Path.exists, it never raises
         try:
             dataset = _open(folder, notes)
-            if not any(readable_now(image.reason) for image in dataset.damaged):
+            left_out = any(would_help(group.reason) for group in dataset.notes.unused)
+            if not left_out and not any(readable_now(image.reason) for image in dataset.damaged):
                 return dataset
         except (DataError, UnreadableError) as error:
             log.warning("the cached images cannot be used (%s); decoding them again", error.found)
     return None
 
 
-def _shared(spec: str, source: DataSource, side: int | None) -> dict[str, Path]:
-    """The cached store of the data read by rule, for each split that is the same there."""
+def _shared(spec: str, source: DataSource, side: int | None) -> Path:
+    """The cached store of the data read by rule, whose training images are the same."""
     by_rule = find_source(spec, reading=source.reading._replace(split=""))
-    splits = ["train", *(["test"] if by_rule.stamps == source.stamps else [])]
-    return dict.fromkeys(splits, cached_store(by_rule, side=side))
+    return cached_store(by_rule, side=side)
 
 
 def cached_store(source: DataSource, *, side: int | None) -> Path:
@@ -167,7 +168,7 @@ def decode_again(
     *,
     side: int | None,
     track: Track,
-    shared: Mapping[str, Path] = {},
+    shared: Path | None = None,
 ) -> Dataset:
     """Decode every image, and replace the cached result for files; a store is only read.
 
@@ -176,7 +177,7 @@ def decode_again(
         contents: Its splits.
         side: px.
         track: Shows progress.
-        shared: Cached stores that hold splits of it, which need not be decoded again.
+        shared: A cached store of the same training images, which are then not decoded again.
 
     Raises:
         DataError: When no image of a split can be read, and for images of several sizes without
@@ -190,8 +191,8 @@ def decode_again(
 
     def write(frame: Frame) -> None:
         target = Target(temporary, frame, track, for_user=False)
-        for split, path in shared.items():
-            take_over(split, path, target)
+        if shared is not None:
+            take_over(shared, target)
         write_store(target, source, contents, side=side, refuse=refuse_unreadable)
 
     try:

@@ -217,31 +217,31 @@ def _by_kind(unread: dict[str, Unread]) -> Iterator[dict[str, list[int]]]:
         yield {name: [*of[kind]] for name, of in unread.items() if of[kind]}
 
 
-def take_over(split: str, path: Path, target: Target) -> None:
-    """Begins a new store with a split of a cached one of the same images, if frames agree.
+def take_over(path: Path, target: Target) -> None:
+    """Begins a new store with the training images of a cached one of them, if frames agree.
 
     The pixels are linked, so that they lie on the disk once.
     """
-    note, frame = target.path / f"{split}-00000.json", target.frame
-    for file in target.path.glob(f"{split}-*"):
+    note, frame = target.path / "train-00000.json", target.frame
+    for file in target.path.glob("train-*"):
         file.unlink()  # of another frame
     # If anything is wrong with it, its images are decoded.
     with contextlib.suppress(StopgradError, OSError, LookupError, ValueError):
         manifest, notes = read_manifest(path), read_notes(path)
-        (shard,), table = manifest.splits[split].shards, read_table(path, manifest)
+        (shard,), table = manifest.splits["train"].shards, read_table(path, manifest)
         size = (manifest.height, manifest.width, manifest.channels)
         if (*size, notes.levels) != (frame.height, frame.width, frame.channels, frame.levels or ()):
             return
         rows = [
             (name, reason)
             for of, name, reason in zip(table.split, table.name, table.reason, strict=True)
-            if of == split
+            if of == "train"
         ]
         names = [name for name, reason in rows if reason is None]
         places = [place for place, (_, reason) in enumerate(rows) if reason is not None]
         left_out = [[str(part) for part in rows[place]] for place in places]
         os.link(path / shard.file, target.path / shard.file)
-        unread = _by_kind(unread_in(notes, split))
+        unread = _by_kind(unread_in(notes, "train"))
         content = Note(len(rows), names, left_out, places, shard.sha256, *unread)
         write_atomically(note, json.dumps(content._asdict()).encode())
 

@@ -548,6 +548,34 @@ def test_files_named_by_words_alone_are_classes(tmp_path: Path) -> None:
 
 
 @pytest.mark.input(
+    "layout",
+    what="one .npy file per class, one of which is called train (QuickDraw)",
+    happens="the files are classes",
+)
+def test_a_class_may_be_called_train(tmp_path: Path) -> None:
+    for name in ("cat", "train", "hot dog"):
+        np.save(tmp_path / f"full_bitmap_{name}.npy", CHANCE.integers(0, 256, (300, 64), np.uint8))
+    found = load_dataset(str(tmp_path))
+    assert set(found.train.class_names) == {"cat", "train", "hot dog"}
+    assert np.bincount(found.train.labels).tolist() == [300] * 3
+    assert found.test is None
+
+
+@pytest.mark.input(
+    "layout",
+    what="images and labels saved alone by np.savez, as arr_0 (KMNIST)",
+    happens="files are told by their own names",
+)
+def test_an_array_that_numpy_named_is_what_its_file_is_called(tmp_path: Path) -> None:
+    for split, count in (("train", 6), ("test", 4)):
+        np.savez(tmp_path / f"kmnist-{split}-imgs.npz", GRAY[:count])
+        np.savez(tmp_path / f"kmnist-{split}-labels.npz", LABELS[:count])
+    found = load_dataset(str(tmp_path))
+    assert (found.train.labels.tolist(), found.test.labels.tolist()) == ([*LABELS], [*LABELS[:4]])
+    assert unused(found, "file") == []
+
+
+@pytest.mark.input(
     "oddity",
     what="archives or files of arrays in a hidden folder, and beside it",
     happens="those beside it are read, also where their own folder is hidden",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from stopgrad.images import (
     strict_pillow,
 )
 from stopgrad.images.sources.files import list_folder
+from tests.images.factories import png
 from tests.images.inputs.factories import dicom
 
 SMOOTH = np.dstack(
@@ -336,6 +338,25 @@ def test_without_the_extra_the_pip_line_is_the_reason(
 ) -> None:
     monkeypatch.setattr(packages, "is_installed", lambda module: False)
     assert read(data, 2, 3) == Damaged("x", f"{name}: pip install 'stopgrad[{extra}]'")
+
+
+@pytest.mark.input(
+    "oddity",
+    what="HEIC in an archive, and the extra installed after it was read",
+    happens="decoded again, with the HEIC",
+)
+def test_an_archive_is_read_again_once_an_extra_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
+        archive.writestr("0.heic", heic(SMOOTH))
+        for number in range(1, 3):
+            archive.writestr(f"{number}.png", png(SMOOTH))
+    monkeypatch.setenv("STOPGRAD_CACHE", str(tmp_path / "cache"))
+    with monkeypatch.context() as before:
+        before.setattr(packages, "is_installed", lambda module: False)
+        assert len(load_dataset(str(tmp_path / "set.zip"), side=32).train) == 2
+    assert len(load_dataset(str(tmp_path / "set.zip"), side=32).train) == 3
 
 
 @pytest.mark.input(

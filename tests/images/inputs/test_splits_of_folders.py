@@ -295,6 +295,15 @@ def test_a_wanted_split_is_scored_and_never_mistaken_for_another(root: Path) -> 
     what="a flat test/ alone beside train/CLASS",
     happens="is read without labels",
 )
+def test_a_wanted_split_has_its_classes_below_a_folder_called_images(root: Path) -> None:
+    splits = ("train", "test", "extra")
+    put(root, *each(*(f"{split}/images/{name}" for split in splits for name in "ab")))
+    found = load_dataset(str(root), reading=Reading(split="extra"))
+    assert found.test is not None
+    assert found.test.labels is not None
+    assert found.test.labels.tolist() == [0, 0, 1, 1]
+
+
 def test_a_flat_test_split_has_no_labels(root: Path) -> None:
     put(root, *each("train/cat", "train/dog", "test"))
     found = load_dataset(str(root))

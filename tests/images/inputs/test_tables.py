@@ -12,7 +12,7 @@ from stopgrad.config import Reading
 from stopgrad.errors import DataError
 from stopgrad.images import Dataset, load_dataset
 from stopgrad.images.sources.find import find_source
-from tests.images.factories import each, put
+from tests.images.factories import cells, each, put
 from tests.inputs import row
 
 ABC = "abc" * 4  # the classes of twelve images, in order
@@ -130,6 +130,66 @@ def test_a_table_labels_the_images_that_it_names(
     (remark,) = found.notes.remarks
     assert remark.startswith(f"labels come from {file}: column ")
     assert found.notes.unused == ()
+
+
+@pytest.mark.parametrize(
+    ("header", "form"),
+    [
+        row(
+            "row numbers from 0 in a column without a name (pandas), images called by numbers",
+            "the column with the numbers of the images names them",
+            *(",case,label", "{n},{m},{label}"),
+            kind="label",
+        ),
+        row(
+            "row numbers from 0 in a column id, images called by numbers",
+            "the column with the numbers of the images names them",
+            *("id,photo,label", "{n},{m:04},{label}"),
+            kind="label",
+        ),
+    ],
+)
+def test_row_numbers_from_0_name_no_images_called_by_numbers_from_1(
+    root: Path, header: str, form: str
+) -> None:
+    put(root, *(f"{number:04}.png" for number in range(1, 13)))
+    lines = [form.format(n=n, m=n + 1, label=label) for n, label in enumerate(ABC)]
+    csv(root, "labels.csv", header, lines)
+    assert train_labels(load_dataset(str(root))) == (("a", "b", "c"), [0, 1, 2] * 4)
+
+
+@pytest.mark.input(
+    "label",
+    what="masks with the names of the images, and a table of labels",
+    happens="labels are read, masks passed over",
+)
+def test_names_of_masks_are_none_of_a_table(root: Path) -> None:
+    put(root, *(f"{folder}/{name}" for folder in ("images", "masks") for name in NAMES))
+    csv(root, "labels.csv", "file,label", rows("{name},{label}"))
+    found = load_dataset(str(root))
+    assert train_labels(found) == (("a", "b", "c"), [0, 1, 2] * 4)
+    assert found.notes.count("image") == 12
+
+
+@pytest.mark.input(
+    "label",
+    what="columns x and y, where a tile lies, in a table or Parquet files",
+    happens="no labels",
+)
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_the_place_of_a_tile_is_no_label(root: Path, ending: str) -> None:
+    places = [(256 * (number % 4), 256 * (number // 4)) for number in range(12)]
+    if ending == "csv":
+        put(root, *NAMES)
+        lines = [f"{name},{x},{y}" for name, (x, y) in zip(NAMES, places, strict=True)]
+        csv(root, "tiles.csv", "file,x,y", lines)
+    else:
+        root.mkdir()
+        found = {"image": cells(range(12)), "x": [x for x, _ in places]}
+        pq.write_table(pa.table(found | {"y": [y for _, y in places]}), root / "tiles.parquet")
+    dataset = load_dataset(str(root))
+    assert dataset.train.labels is None
+    assert "--label-column" in " ".join(dataset.notes.remarks)
 
 
 def test_a_first_row_whose_cells_are_equal_is_a_row_like_the_others(root: Path) -> None:

@@ -106,7 +106,7 @@ class _Part(NamedTuple):
     layout: ArrayLayout | None  # if it can hold images
     split: str  # the word for it in the name, "" if there is none
     words: tuple[str, ...]  # of the whole name, without numbers and the split
-    last: frozenset[str]  # of the array's own name
+    last: frozenset[str]  # of the array's own name; of its file's too, if NumPy gave that name
 
     def rank(self, words: Sequence[str]) -> int:
         """The index in `words` of the first one in its name; their number if there is none."""
@@ -123,7 +123,8 @@ def _parts(arrays: Sequence[StoredArray], bands: bool) -> list[_Part]:
     for array in arrays:
         words = [_words(part) for part in array.name.split("/")]
         kept = tuple(word for of in words for word in of if not is_split(word))
-        parts.append(_Part(array, None, split_in(array.name), kept, frozenset(words[-1])))
+        own = {*words[-1], *(words[-2] if words[-1] == ["arr"] and len(words) > 1 else [])}
+        parts.append(_Part(array, None, split_in(array.name), kept, frozenset(own)))
     labelled = {part.array.shape[0] for part in parts if _is_label(part) and part.array.shape}
     return [
         part if _is_label(part) else part._replace(layout=_layout(part.array, labelled, bands))
@@ -156,7 +157,7 @@ def _layout(array: StoredArray, labelled: set[int], bands: bool) -> ArrayLayout 
 
 
 def _open(arrays: Sequence[StoredArray], path: Path, reading: Reading) -> Contents:
-    parts = _parts(arrays, bands=bool(reading.bands))
+    parts = _without_a_class_called_train(_parts(arrays, bands=bool(reading.bands)))
     pictures = _called(parts, reading.image_column, "image")
     labels = _called(parts, reading.label_column, "label")
     splits, used, remarks = list[NamedSplit](), set[str](), dict[str, None]()
@@ -175,6 +176,19 @@ def _open(arrays: Sequence[StoredArray], path: Path, reading: Reading) -> Conten
     if contents is None:
         raise _no_images(arrays, path)
     return contents
+
+
+def _without_a_class_called_train(parts: list[_Part]) -> list[_Part]:
+    """One of several files of a class each may be called as a split is: QuickDraw's trains."""
+    said = [part for part in parts if part.split]
+    kinds = [{*part.words} for part in parts if not part.split]
+    if len(said) != 1 or len(kinds) < 2 or any(map(_is_label, parts)):
+        return parts
+    common, [own] = set.intersection(*kinds), said
+    if {*own.words} != common or not common or any(not kind > common for kind in kinds):
+        return parts
+    whole = own._replace(split="", words=(*own.words, own.split))
+    return [whole if part is own else part for part in parts]
 
 
 def _channels(part: _Part) -> int:

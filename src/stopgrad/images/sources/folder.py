@@ -28,6 +28,7 @@ from stopgrad.images.sources.layout import (
     arrange,
     classes_in_names,
     inner_classes,
+    unwrapped,
     why_no_classes,
 )
 from stopgrad.images.sources.masks import holds_images
@@ -125,7 +126,9 @@ class _FolderLabels(NamedTuple):
 
     @classmethod
     def of(cls, listing: FolderListing, found: Arrangement, reading: Reading) -> _FolderLabels:
-        train = found.train
+        train, masks = found.train, {mask.path for mask in found.masks}
+        rest = tuple(image for image in listing.images if image.path not in masks)
+        listing = listing._replace(images=rest)
         by_column = bool(reading.label_column and listing.tables)
         by_folder = not by_column and are_classes(train.inside)
         of_folders = {train.class_of(image) for image in train.images} if by_folder else set()
@@ -172,7 +175,9 @@ class _FolderLabels(NamedTuple):
 def _choose(found: Arrangement, known: _FolderLabels, wanted: str) -> FolderSplit | None:
     """The split to score: the one that is wanted, or the first with labels."""
     splits = {split.name: split for split in found.scored}
-    others = {name: FolderSplit(name, "test", tuple(of)) for name, of in found.others.items()}
+    others = {
+        name: unwrapped(FolderSplit(name, "test", tuple(of))) for name, of in found.others.items()
+    }
     meanings = {**dict.fromkeys(others), **{name: split.split for name, split in splits.items()}}
     names = to_score({found.train.name: "train", **meanings}, wanted)
     several = [{**others, **splits}[name] for name in names]

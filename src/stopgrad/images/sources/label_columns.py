@@ -27,7 +27,7 @@ from stopgrad.images.sources.columns import (
     whole_column,
 )
 from stopgrad.images.sources.labels import Label, one_hot, said
-from stopgrad.images.sources.names import is_split_column, label_rank
+from stopgrad.images.sources.names import is_place, is_split_column, label_rank
 from stopgrad.storage import few
 
 MOST_CLASSES = 1000  # distinct values of a column that may be meant as labels
@@ -66,10 +66,11 @@ def label_column(file: GroupedFile, image: str, wanted: str = "") -> LabelColumn
             raise unfit("label", wanted, reason)
         return LabelColumn(wanted)
     features = features_of(file.schema_arrow)
+    names = [name for name in file.schema_arrow.names if name != image]
     ranks = {
         name: label_rank(name, known=features.get(name, {}).get("_type") == "ClassLabel")
-        for name in file.schema_arrow.names
-        if name != image
+        for name in names
+        if not is_place(name, names)
     }
     found = sorted((rank, name) for name, rank in ranks.items() if rank is not None)
     fit, remarks = [], []

@@ -156,7 +156,7 @@ def _arranged(folders: Folders, splits: Mapping[str, SplitOf]) -> Arrangement:
         rest = [_under((name,) if name else (), folders[name]) for name in folders.keys() - splits]
         train = FolderSplit("", "train", in_order(image for images in rest for image in images))
     scored = tuple(
-        _unwrapped(FolderSplit(name, splits[name], tuple(folders[name])))
+        unwrapped(FolderSplit(name, splits[name], tuple(folders[name])))
         for name in to_score({name: split for name, split in splits.items() if name in folders})
     )
     taken = {*names, *(split.name for split in scored)} if names else folders.keys()
@@ -166,7 +166,7 @@ def _arranged(folders: Folders, splits: Mapping[str, SplitOf]) -> Arrangement:
 
 def _to_train(folders: Folders, names: Sequence[str]) -> FolderSplit:
     if len(names) == 1:
-        return _unwrapped(FolderSplit(names[0], "train", tuple(folders[names[0]])))
+        return unwrapped(FolderSplit(names[0], "train", tuple(folders[names[0]])))
     images = [image for name in names for image in _under((name,), folders[name])]
     return FolderSplit(", ".join(names), "train", tuple(images), cut=1)
 
@@ -175,7 +175,7 @@ def _under(prefix: tuple[str, ...], images: Iterable[Found]) -> list[Found]:
     return [Found((*prefix, *image.parts), image.path) for image in images]
 
 
-def _unwrapped(split: FolderSplit) -> FolderSplit:
+def unwrapped(split: FolderSplit) -> FolderSplit:
     """The split without a folder around its classes: train/train/cat, train/images/cat."""
     names = _first_folders(split.images)
     if len(names) != 1 or any(len(image.parts) == 1 for image in split.images):

@@ -169,6 +169,11 @@ def is_split_column(column: str) -> bool:
     return re.sub(r"[^a-z0-9]", "", column.lower()) in COLUMNS
 
 
+def is_place(column: str, columns: Iterable[str]) -> bool:
+    """Whether a column is the y beside an x: where a tile lies, not what it shows."""
+    return column.lower() == "y" and any(other.lower() == "x" for other in columns)
+
+
 @functools.lru_cache(64)
 def called_as_labels(names: tuple[str, ...]) -> list[str]:
     """The columns with a name for labels, the best first."""

@@ -24,7 +24,7 @@ from stopgrad.images.sources.labels import (
     one_hot,
     words_for_none,
 )
-from stopgrad.images.sources.names import LABEL_WORDS, is_split_column
+from stopgrad.images.sources.names import LABEL_WORDS, is_place, is_split_column
 from stopgrad.images.sources.table_files import UnfitTableError
 from stopgrad.storage import few
 
@@ -67,30 +67,44 @@ def file_column(
     *,
     wanted: str,
 ) -> FileColumn:
-    """The column that names images, and the image of each row."""
+    """The column that names the most images, and the image of each row."""
     if not images:
         raise UnfitTableError("there are no images that it could describe")
-    order = [wanted] if wanted else sorted(columns, key=lambda name: _place(name, FILE_COLUMNS))
+    order = [wanted] if wanted else sorted(columns, key=_file_rank)
     most = min(MOST_PARTS, max(len(image.parts) for of in (images, others) for image in of))
     several = ""
     for ending in (True, False):
         index, of_others = (_index(of, most, ending=ending) for of in (images, others))
         for parts in range(most, 0, -1):
             counts = range(most, parts - 1, -1)
+            fit: list[tuple[int, FileColumn]] = []
             for column in order:
                 values = ["" if value is None else str(value) for value in columns[column]]
                 keys = [_keys(value, counts, ending=ending) for value in values]
                 by = _matched(column, values, keys, index, of_others)
                 rows, named = sum(map(bool, values)), {f.path for f in by.images if f is not None}
                 if 2 * len(named) >= max(1, min(rows, len(images))):
-                    header = map(index.get, _keys(column, counts, ending=ending))
-                    return by._replace(as_header=any(header) and _is_said(column, columns))
-                if 2 * len(by.alike) >= max(1, rows) and not _is_named_label(column):
+                    fit.append((len(named), by))
+                elif 2 * len(by.alike) >= max(1, rows) and not _is_named_label(column):
                     several = several or column
+            if fit:
+                _, by = max(fit, key=lambda each: each[0])  # the first of equal ones
+                header = map(index.get, _keys(by.name, counts, ending=ending))
+                return by._replace(as_header=any(header) and _is_said(by.name, columns))
     which = f"column {wanted!r} does not name" if wanted else "no column names"
     raise UnfitTableError(
         f"its column {several!r} holds {ALIKE}" if several else f"{which} the images"
     )
+
+
+def _file_rank(column: str) -> tuple[bool, int]:
+    """Sort key of a column that may name images: row numbers as pandas writes them come last."""
+    return _is_row_number(column), _place(column, FILE_COLUMNS)
+
+
+def _is_row_number(column: str) -> bool:
+    """Whether the name is that of pandas' column of row numbers, which has none."""
+    return not column or "Unnamed:" in column
 
 
 def _matched(
@@ -167,13 +181,13 @@ def named_column(columns: Mapping[str, Sequence[Any]], wanted: str) -> ClassColu
 
 def label_column(columns: Mapping[str, Sequence[Any]], file: str) -> ClassColumn:
     """The column of labels."""
-    # pandas writes a column of row numbers without a name.
     others = [
         name
         for name in columns
-        if name not in (file, "") and "Unnamed:" not in name and not is_split_column(name)
+        if name != file and not _is_row_number(name) and not is_split_column(name)
     ]
-    known = sorted(filter(_is_named_label, others), key=_label_rank)
+    named = (name for name in others if _is_named_label(name) and not is_place(name, others))
+    known = sorted(named, key=_label_rank)
     if not known and (hot := _one_hot({name: columns[name] for name in others})):
         return ClassColumn(few(others), hot)
     if not known and all(map(str.isdecimal, columns)):  # without a header: path, class, ...
