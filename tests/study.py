@@ -451,9 +451,9 @@ method has {long_knn("all components")} % by kNN, and without the last BN of the
 {long_knn("no output BN in the projector")} %: the report sees no loss there, and three seeds do not
 tell whether ours is less than a point. Either hidden BN alone can go without a complete collapse:
 without that of the predictor {long_knn("no hidden BN in the predictor")} %, without that of the
-projector {long_knn("no hidden BN in the projector")} %, where z keeps four or five directions and one
-run of three has too few to be called healthy. A moving average as the target (BYOL) with the same
-settings, which were not chosen for it, does not collapse and has
+projector {long_knn("no hidden BN in the projector")} %, where z keeps four or five directions and
+one run of three has too few to be called healthy. A moving average as the target (BYOL) with the
+same settings, which were not chosen for it, does not collapse and has
 {long_knn("momentum target")} %.
 
 ## Weight decay

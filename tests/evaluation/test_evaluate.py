@@ -109,6 +109,25 @@ def test_numbers_of_an_epoch_before_are_missing_for_the_encoder_alone(
     assert [r.of for r in score_run(run, dataset, select=select, known=before)] == ["encoder"]
 
 
+def test_numbers_of_another_run_in_the_same_folder_are_not_those_of_this_one(
+    run: TrainedRun, dataset: Dataset, tmp_path: Path
+) -> None:
+    select = Selection(of=("encoder",), metrics=("knn_accuracy",), missing=True)
+    config = dataclasses.replace(run.info.config, seed=1)
+    other = run._replace(info=run.info._replace(config=config))
+    for each in (run, other):
+        assert len(list(evaluate_run(each, dataset, select=select, out=tmp_path))) == 1
+        assert list(evaluate_run(each, dataset, select=select, out=tmp_path)) == []
+
+
+def test_a_run_of_a_gpu_is_scored_where_there_is_none(run: TrainedRun, dataset: Dataset) -> None:
+    config = dataclasses.replace(run.info.config, device="cuda:9")
+    there = run._replace(info=run.info._replace(config=config))
+    select = Selection(of=("encoder",), metrics=("knn_accuracy",))
+    [record] = score_run(there, dataset, select=select)
+    assert record.device == str(run.compute.device)
+
+
 def test_numbers_of_other_test_labels_are_missing(
     run: TrainedRun, dataset: Dataset, tmp_path: Path
 ) -> None:

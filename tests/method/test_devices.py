@@ -9,7 +9,14 @@ import torch
 
 from stopgrad.config import preset
 from stopgrad.errors import ConfigError
-from stopgrad.method import compute_for, has_device, in_fp64, joined
+from stopgrad.method import (
+    compute_for,
+    has_device,
+    in_fp64,
+    joined,
+    on_this_machine,
+    plain_torch,
+)
 
 SOURCES = Path(__file__).parents[2] / "src"
 
@@ -40,6 +47,27 @@ def test_auto_takes_the_processor_where_there_is_no_gpu(monkeypatch: pytest.Monk
     assert (has_device("auto"), has_device("cuda:1"), has_device("mps")) == (True, False, False)
     with pytest.raises(ConfigError, match="device = 'mps' on a machine"):
         compute_for(replace(preset("tiny"), device="mps"))
+
+
+def test_a_finished_training_takes_another_device_where_its_own_is_missing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    first, second = (replace(preset("tiny"), device=f"cuda:{number}") for number in (0, 1))
+    assert on_this_machine(first) == first
+    assert on_this_machine(second).device == "auto"
+
+
+def test_what_a_caller_has_set_in_torch_does_not_lower_the_precision() -> None:
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        with plain_torch():
+            assert torch.get_float32_matmul_precision() == "highest"
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 @pytest.mark.usefixtures("apple")

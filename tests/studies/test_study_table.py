@@ -212,7 +212,9 @@ def _far(prepared: PreparedStudy, *arms: str) -> None:
 
 def test_n_is_a_line_where_arms_agree_and_a_column_where_they_do_not(tmp_path: Path) -> None:
     arms = {"plain": {}, "good": {"optimizer.alpha_h": 2}, "bad": {"optimizer.weight_decay": 5e-3}}
-    values = STUDY | {"arms": arms, "findings": []}
+    numbers = {arm: {"knn_accuracy": [[70.5, 0.25], [81.0, 1.5]]} for arm in ("good", "bad")}
+    published = STUDY["published"] | {"source": "report", "values": numbers}
+    values = STUDY | {"arms": arms, "findings": [], "published": published}
     prepared = prepare(tmp_path / "s", values, seeds=(0,))
     _far(prepared, "plain", "good")
     table = study_table(prepared.directory, "mine", form="markdown")
@@ -230,6 +232,14 @@ def test_n_is_a_line_where_arms_agree_and_a_column_where_they_do_not(tmp_path: P
         c for c in cells if (c["arm"], c["metric"], c["labels"]) == ("bad", "knn_accuracy", "1.0")
     ]
     assert (row["steps"], float(row["decay_folds"])) == ("40", pytest.approx(0.1025))
+
+
+def test_another_source_than_the_report_has_no_n_of_ours(tmp_path: Path) -> None:
+    prepared = prepare(tmp_path / "s", STUDY, seeds=(0,))
+    _far(prepared, "plain", "good", "bad")
+    table = study_table(prepared.directory, "mine", form="markdown")
+    assert "N = 0.01, 40 steps, 2 passes over each image.\n" in table
+    assert "published N" not in table
 
 
 def test_a_study_that_the_published_preset_cannot_take_stands_beside_the_published_run(
@@ -271,7 +281,7 @@ def test_one_run_tells_nothing(tmp_path: Path) -> None:
     prepared = prepare(tmp_path / "s", STUDY, seeds=(0,))
     found = answer_findings(_fill(prepared, {arm: value[:1] for arm, value in VALUES.items()}))
     assert [answered.answer for answered in found] == ["cannot be told yet"] * 3 + ["shows"]
-    assert "cannot be tested with one run" in sentence(_results(prepared))
+    assert "cannot be tested (fewer than two seeds in common)" in sentence(_results(prepared))
 
 
 def test_where_each_metric_has_one_arm_the_findings_speak(tmp_path: Path) -> None:

@@ -211,9 +211,13 @@ def test_of_other_images_none_is_held_out(
     config = replace(run.info.config, validation=0.2)
     held = run._replace(info=run.info._replace(config=config))
     other = Dataset("other", dataset.test, dataset.train.take(np.arange(60)))
-    [*_, last_epoch] = finetune_fractions(held, other, config, tmp_path, spec="other", labels=(1,))
-    assert last_epoch.record is not None
-    assert last_epoch.record.protocol["train_images"] == len(other.train)
+    labels = (0.5, 1)
+    epochs = list(finetune_fractions(held, other, config, tmp_path, spec="other", labels=labels))
+    half, whole = (each.record for each in epochs if each.record is not None)
+    assert whole.protocol["train_images"] == len(other.train)
+    assert whole.data["pretrained_on"] == run.info.data["fingerprint"]
+    [file] = tmp_path.glob("finetune/share-0.5/labels/*.json")
+    assert len(json.loads(file.read_text())) == half.protocol["train_images"]
 
 
 def test_its_record_is_the_encoders_beside_those_of_other_evaluators(

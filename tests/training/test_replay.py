@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import threading
 import time
 from typing import Any, cast
 
@@ -117,6 +118,27 @@ class OnCuda(torch.Tensor):
     """A tensor that says it is on a GPU."""
 
     is_cuda = True  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize("silent", [False, True])
+def test_processes_wait_for_one_at_work_longer_than_the_timeout_while_it_is_alive(
+    silent: bool,
+) -> None:
+    store, none = dist.HashStore(), cast("Any", None)
+    for rank in (0, 1):
+        store.set(f"beat-{rank}", str(time.time() - (77 if silent and rank == 0 else -100)))
+    first, second = (
+        Processes(rank, 2, torch.device("cpu"), none, none, store, timeout=0.3) for rank in (0, 1)
+    )
+    timer = threading.Timer(1.5, first.meet)  # at work for so many seconds
+    timer.start()
+    if silent:
+        with pytest.raises(LostProcessError, match="process 0 .7. s. not heard from"):
+            second.meet()
+    else:
+        second.meet()
+        assert timer.finished.is_set()
+    timer.join()
 
 
 @pytest.mark.parametrize("seconds", [0.0, 1.0])

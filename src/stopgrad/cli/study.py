@@ -81,7 +81,8 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[5],
         metavar="N",
-        help="how many seeds, or a list of two or more seeds. Default: 5 (seeds 0 to 4)",
+        help="how many seeds, or a list of two or more seeds (3 3: seed 3 alone). Default: 5 "
+        "(seeds 0 to 4)",
     )
     add_preset(parser)
     parser.add_argument(
@@ -144,7 +145,7 @@ def run(options: argparse.Namespace) -> None:
         data=options.data,
         out=options.out,
         preset=options.preset,
-        seeds=seeds if len(seeds) > 1 else seeds[0],
+        seeds=[*dict.fromkeys(seeds)] if len(seeds) > 1 else seeds[0],
         jobs=options.jobs,
         retry=options.retry,
         on=options.on,

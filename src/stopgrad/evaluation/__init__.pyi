@@ -6,6 +6,7 @@ from .comparison import RankedRun as RankedRun
 from .comparison import compare_runs as compare_runs
 from .comparison import same_data as same_data
 from .costs import Costs as Costs
+from .costs import also_when_stopped as also_when_stopped
 from .costs import append_cost as append_cost
 from .costs import energy as energy
 from .costs import read_costs as read_costs

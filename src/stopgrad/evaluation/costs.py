@@ -1,18 +1,21 @@
 """What a training costs: wall time and energy, read off the machine's counters or estimated.
 
-RUN/costs.jsonl holds a line per epoch that was really computed; an epoch that a kill made the run
-repeat is counted twice, because it was paid for twice. Counters are RAPL's for processors and
-NVML's for a graphics card; only differences between two readings mean anything.
+RUN/costs.jsonl holds a line per epoch that was really computed, and one for the part of an epoch
+before a stop; an epoch that a kill made the run repeat is counted twice, because it was paid for
+twice. Counters are RAPL's for processors and NVML's for a graphics card; only differences between
+two readings mean anything.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from stopgrad.errors import CollapsedError, DivergedError, InterruptedRunError
 from stopgrad.evaluation.records import Energy
 from stopgrad.storage import append_lines, read_lines_as
 
@@ -109,6 +112,16 @@ def start_meter(
 def append_cost(run: Path, spent: Spent) -> None:
     """Adds a line to a run's costs; a StorageError when the disk refuses."""
     append_lines(run / "costs.jsonl", [spent._asdict()])
+
+
+@contextmanager
+def also_when_stopped(keep: Callable[[], None]) -> Iterator[None]:
+    """Keeps the cost since the last epoch too when a training stops on its way to the next one."""
+    try:
+        yield
+    except (CollapsedError, DivergedError, InterruptedRunError):
+        keep()
+        raise
 
 
 def read_costs(*runs: Path) -> Costs | None:

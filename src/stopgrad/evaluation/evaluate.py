@@ -41,7 +41,7 @@ from stopgrad.evaluation.records import (
     records_of,
 )
 from stopgrad.images import Dataset, Images, Track, label_subset, no_progress
-from stopgrad.method import build_simsiam, compute_for, training_flops
+from stopgrad.method import build_simsiam, compute_for, on_this_machine, training_flops
 from stopgrad.runs import (
     EvaluationSplit,
     MetricsRow,
@@ -53,6 +53,7 @@ from stopgrad.runs import (
     environment,
     evaluation_split,
     keep_label_draws,
+    labelled_images,
     read_metrics,
 )
 from stopgrad.storage import make_folder, storage_errors
@@ -108,8 +109,10 @@ def evaluate_run(
     with storage_errors(folder, needed=0):
         make_folder(folder)
     if set(select.metrics) & set(FROZEN):
-        keep_label_draws(folder, dataset, config_of(run.info, dataset), labels=labels)
-    known = records_of(folder) if select.missing else []
+        config = config_of(run.info, dataset)
+        train = labelled_images(dataset, config)
+        keep_label_draws(folder, train, labels=labels, seed=config.seed)
+    known = [each for each in records_of(folder) if _is_of(each, run)] if select.missing else []
     for record in score_run(run, dataset, labels=labels, select=select, known=known, track=track):
         append(folder / RECORDS, record)
         yield record
@@ -149,6 +152,14 @@ def score_run(
             marks = {"fingerprint": dataset.train.fingerprint, "scored": images.test.fingerprint}
             beside = {"name": dataset.name} | marks | _pretraining(run, of=of)
             yield from _scored(run, images, left, beside=beside, track=track)
+
+
+def _is_of(record: Record, run: TrainedRun) -> bool:
+    """Whether a record is of this run: a folder of its own may hold those of several."""
+    own = run.info.data["fingerprint"]
+    learned_from = record.data.get("pretrained_on", record.data.get("fingerprint", own))
+    config = config_to_dict(Config()) | (record.config or {})
+    return learned_from == own and config == config_to_dict(run.info.config)
 
 
 def is_scored_on(record: Record, images: Images) -> bool:
@@ -317,9 +328,11 @@ def whole_record(
     data = {"name": name, "fingerprint": fingerprint or own}
     if data["fingerprint"] != own:
         data["pretrained_on"] = own
+    if "pretrained_on" in info.data:
+        data["pretrained_on"] = info.data["pretrained_on"]
     if scored:
         data["scored"] = scored
-    device = str(compute_for(config).device)
+    device = str(compute_for(on_this_machine(config)).device)
     return Record(
         labels=labels,
         label_draw=config.seed if labels < 1 else None,

@@ -21,7 +21,7 @@ from stopgrad.config import Config, config_from_dict, config_to_dict, torch_gene
 from stopgrad.errors import CheckpointError, ConfigError
 from stopgrad.export.arrays import Numbers, Range
 from stopgrad.images import Dataset, Images, Levels, Normalization, Pixels, images_from_arrays
-from stopgrad.method import Encoder, Verdict, build_encoder, compute_for
+from stopgrad.method import Encoder, Verdict, build_encoder, compute_for, on_this_machine
 from stopgrad.runs import encoder_tensors, fit_sizes, misfit, not_finite
 from stopgrad.storage import LARGEST_JSON, fits, in_short, read_file, strict_json
 
@@ -194,7 +194,7 @@ def copied_encoder(config: Config, weights: Mapping[str, Tensor]) -> Encoder:
         )
     encoder = build_encoder(config.encoder, torch_generator(config.seed, "encoder"))
     encoder.load_state_dict(dict(weights))
-    return compute_for(config).place(encoder).eval().requires_grad_(False)
+    return compute_for(on_this_machine(config)).place(encoder).eval().requires_grad_(False)
 
 
 def whole_images(pixels: Pixels, config: Config) -> Images:  # (N, H, W, C)

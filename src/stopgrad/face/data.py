@@ -145,7 +145,7 @@ class Data:
     def reading_knobs(self) -> dict[str, Any]:
         """The knobs for reading the data, where they differ from the rules."""
         by_rule, read = Config(), self.with_reading(Config())
-        names = HowRead.__annotations__
+        names = (*HowRead.__annotations__, "bad_images")
         return {n: getattr(read, n) for n in names if getattr(read, n) != getattr(by_rule, n)}
 
     def _serves(self, first: Dataset, config: Config, reading: Reading, *, side: int) -> bool:
@@ -311,13 +311,13 @@ def pack(
     """
     check_choices("bad_images", [bad_images], get_args(BadImages))
     screen, store = Screen(), user_path(out).absolute()
-    how = as_data(data).with_reading(_asked(reading)).reading
+    asked = as_data(data).with_reading(replace(_asked(reading), bad_images=bad_images))
     images.pack(
         spec_of(data),
         store,
         side=side,
-        reading=how,
-        bad_images=bad_images,
+        reading=asked.reading,
+        bad_images=asked.bad_images,
         track=screen.track,
     )
     dataset = images.load_dataset(str(store), changed="warn")

@@ -75,8 +75,9 @@ def pretrain(
     weights = None if start is None else training.read_weights(start, config.encoder)
     _tell_start(config, weights, screen)
     with method.joined(config) as processes:
-        if method.was_restarted(processes) and (out / "config.json").exists():
+        if method.was_restarted() and runs.is_begun_run(out, config):
             return Run(out, data=source).resume(log=log, on_epoch=on_epoch)
+        runs.check_new(out)  # again when it is made; here, before hours of reading
         dataset = method.one_by_one(processes, lambda: source.stored_for(config, screen))
         _tell_views(config, dataset, screen)
         bar = TrainingBar(screen, out)

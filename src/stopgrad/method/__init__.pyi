@@ -24,6 +24,7 @@ from .compute import compute_for as compute_for
 from .compute import has_device as has_device
 from .compute import joined as joined
 from .compute import keep_threads_apart as keep_threads_apart
+from .compute import on_this_machine as on_this_machine
 from .compute import plain_torch as plain_torch
 from .compute import set_back_torch as set_back_torch
 from .compute import unused_gpus as unused_gpus

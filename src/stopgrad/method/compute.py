@@ -9,7 +9,8 @@ import functools
 import os
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeVar, cast
@@ -234,7 +235,8 @@ def _not_compiled(error: RuntimeError) -> ConfigError:
 def plain_torch() -> Iterator[None]:
     """PyTorch with its defaults, whatever the caller has set, which is restored afterwards.
 
-    This covers gradients, inference mode, the default type and device of new tensors, and autocast.
+    This covers gradients, inference mode, the default type and device of new tensors, autocast and
+    `torch.set_float32_matmul_precision`.
     The number of threads and cuDNN's choice of algorithms stay the caller's, but are restored too.
     """
     dtype, device = torch.get_default_dtype(), torch.get_default_device()
@@ -250,11 +252,28 @@ def plain_torch() -> Iterator[None]:
             for kind in KINDS:
                 if torch.is_autocast_enabled(kind):
                     settings.enter_context(torch.autocast(kind, enabled=False))
+            settings.enter_context(_full_precision())
             yield
     finally:
         torch.set_default_dtype(dtype)
         cudnn.deterministic, cudnn.benchmark = flags
         use_threads(threads)
+
+
+@contextmanager
+def _full_precision() -> Iterator[None]:
+    """A context in which matrix products in fp32 have all their digits."""
+    before = "highest"
+    with suppress(RuntimeError):  # set by torch's newer switches, which do not mix with this one
+        before = torch.get_float32_matmul_precision()
+    if before == "highest":
+        yield
+        return
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def set_back_torch() -> None:
@@ -289,11 +308,18 @@ def keep_threads_apart() -> None:
         keep_apart(torch.get_num_threads(), openmp=openmp)
 
 
+def on_this_machine(config: Config) -> Config:
+    """The config of a finished training, with device auto where its own is not on this machine."""
+    return config if has_device(config.device) else replace(config, device="auto")
+
+
 def has_device(name: str) -> bool:
-    """Whether this machine has a device of the kind of "cuda:1", "mps" or "cpu"."""
-    match name.partition(":")[0]:
+    """Whether this machine has the device "cuda:1", "mps" or "cpu"."""
+    kind, _, number = name.partition(":")
+    match kind:
         case "cuda":
-            return torch.cuda.is_available()
+            there = torch.cuda.device_count() if number.isdecimal() else 0
+            return torch.cuda.is_available() and (not there or int(number) < there)
         case "mps":
             return torch.backends.mps.is_available()
         case _:

@@ -129,6 +129,9 @@ class SGD(Optimizer):
         if not self.fused and refused is not None and bool(refused):
             return
         buffers = [self.buffers.get(p) for p in learning] if self.momentum else []
+        missing = sum(buffer is None for buffer in buffers)
+        if 0 < missing < len(buffers):  # a first gradient after those of others
+            buffers = [self.buffers.get(p, torch.zeros_like(p)) for p in learning]
         sgd(
             learning,
             [p.grad for p in learning if p.grad is not None],

@@ -73,6 +73,7 @@ class Processes:
     timeout: float = 120.0  # s that a process waits for the others
     stopping: threading.Event = field(default_factory=threading.Event)
     beating: threading.Thread | None = None
+    meetings: int = 0  # see `meet`
 
     @property
     def is_first(self) -> bool:
@@ -164,12 +165,35 @@ class Processes:
                 result = act()
             except BaseException as raised:
                 error = raised
+        self.meet()
         found = self.tell(None if error is None else error_to_json(error))
         if error is not None:
             raise error
         if found is not None:
             raise error_from_json(found)
         return result
+
+    def meet(self) -> None:
+        """Waits until all have come here, however long one of them works, while all are alive.
+
+        A collective would give up after the timeout.
+
+        Raises:
+            StopgradError: The error that another process noted, or that one is lost.
+        """
+        self.meetings += 1
+        here, all_here = f"met-{self.meetings}", f"met-{self.meetings}-all"
+        with self._naming_who_is_lost():
+            if self.store.add(here, 1) == self.count:
+                self.store.set(all_here, "")
+        while True:
+            try:
+                self.store.wait([all_here], timedelta(seconds=BEAT))
+                return
+            except RuntimeError:  # not yet, or the store has gone
+                found = self._ask(self._noted)
+                if found is None or found[0] is not None or max(found[1]) > self.timeout:
+                    raise self._why(or_else="a process has ended") from None
 
     def leave(self, error: BaseException | None) -> None:
         """Leaves the others; with an error, after noting it for them."""
@@ -342,6 +366,7 @@ def one_by_one(processes: Processes | None, load: Callable[[], T]) -> T:
                 found.append(load())
             except BaseException as raised:
                 error = raised
+        processes.meet()
         said = processes.everyone(None if error is None else error_to_json(error))
         if error is not None:
             raise error
@@ -350,9 +375,9 @@ def one_by_one(processes: Processes | None, load: Callable[[], T]) -> T:
     return found[0]
 
 
-def was_restarted(processes: Processes | None) -> bool:
-    """Whether torchrun has restarted these processes after one of them failed."""
-    return processes is not None and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
+def was_restarted() -> bool:
+    """Whether torchrun has restarted this process and the others after one of them failed."""
+    return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
 
 
 def own_device(device: torch.device) -> torch.device:

@@ -149,12 +149,18 @@ def of_metric(found: Sequence[ArmScore], metric: str) -> list[ArmScore]:
     return [score for score in found if score.metric == metric]
 
 
+def with_most_labels(found: Sequence[ArmScore]) -> list[ArmScore]:
+    """The scores with the largest fraction of the labels among them."""
+    most = max((score.labels for score in found), default=1.0)
+    return [score for score in found if score.labels == most]
+
+
 def arms_chart(found: Sequence[ArmScore], metric: str, *, chance: float | None = None) -> Spec:
-    """One metric of every arm with all labels, and guessing as a dashed red line.
+    """One metric of every arm with the most labels, and guessing as a dashed red line.
 
     Small dots are single runs, hollow diamonds published means.
     """
-    chosen = [score for score in of_metric(found, metric) if score.labels == 1]
+    chosen = with_most_labels(of_metric(found, metric))
     arms = list(dict.fromkeys(score.arm for score in chosen))
     kinds = [kind for kind in KINDS if kind in {score.kind for score in chosen}]
     values = [score.row(kind=score.kind) for score in chosen]

@@ -90,11 +90,11 @@ class Evidence(NamedTuple):
         if self.state == "diverged":
             reason = self.reason or "the loss is not finite"
             return Judgement("diverged", reason, "lower optimizer.base_lr, or add a warm-up")
-        verdict = self.epochs[-1].get("verdict") if self.epochs else None
-        if not verdict:
+        judged = [row for row in self.epochs if row.get("verdict")]
+        if not judged:
             return None
+        verdict, epoch = judged[-1]["verdict"], judged[-1]["epoch"]
         found = Judgement(*(verdict.get(key, "") for key in Judgement._fields))
-        epoch = self.epochs[-1]["epoch"]
         return found._replace(state=state_text(found.state, self.records, epoch=epoch))
 
     @property

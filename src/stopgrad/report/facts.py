@@ -307,7 +307,9 @@ def measure_table(evidence: Evidence) -> Table | None:
     layers = [Column(layer, "right") for layer in named]
     ends = Column("healthy"), Column("collapsed")
     columns = (Column("measure"), *layers, *ends, Column("what it says", wraps=True))
-    caption = f"Measures of the last epoch, on {images_measured([last])}, the same in every epoch"
+    is_last = last["epoch"] == evidence.epochs[-1]["epoch"]
+    epoch = "the last epoch" if is_last else f"epoch {last['epoch']}"
+    caption = f"Measures of {epoch}, on {images_measured([last])}, the same in every epoch"
     if clean:
         caption += f"; clean: on {count(last['clean_images'])} without augmentation"
     return Table("measures", columns, tuple(rows), caption)

@@ -106,15 +106,22 @@ def collapsed_arms(evidence: StudyEvidence) -> list[str]:
 
 
 def ended(points: Sequence[CurvePoint], *, percent: bool = False) -> str:
-    """The values at the last epoch, of the lowest and the highest arm."""
-    last = {point.arm: point for point in points}
+    """The values at the last epoch that all arms have, of the lowest and the highest arm."""
+    arms = {point.arm for point in points}
+    epochs = [{point.epoch for point in points if point.arm == arm} for arm in arms]
+    shared = max(set.intersection(*epochs), default=None)
+    if shared is None:
+        return "No epoch was measured in all arms."
+    last = {point.arm: point for point in points if point.epoch == shared}
     order = sorted(last.values(), key=lambda point: point.summary.mean)
     means = [point.summary.mean for point in order]
     texts = [f"{100 * mean:.2f}{SPACE}%" if percent else number(mean) for mean in means]
     if len(order) == 1:
         return f"At epoch {order[0].epoch}: {texts[0]} (n = {order[0].summary.n})."
     low, high = (f"{texts[n]} ({printable(order[n].arm)!r})" for n in (0, -1))
-    return f"At the last epoch: from {low} to {high}."
+    whole = shared == max(point.epoch for point in points)
+    when = "the last epoch" if whole else f"epoch {shared}, the last that all arms have"
+    return f"At {when}: from {low} to {high}."
 
 
 def protocol_lines(evidence: StudyEvidence) -> list[str]:

@@ -43,6 +43,7 @@ from stopgrad.studies import (
     Results,
     StudyRun,
     arm_extents,
+    labels_of,
     missing_runs,
     published_extents,
     run_text,
@@ -193,7 +194,8 @@ def study_command(evidence: StudyEvidence) -> str:
     words += ["--out", evidence.path, "--preset", stored.preset]
     seeds = list(stored.seeds)
     counted = seeds == list(range(len(seeds)))
-    words += ["--seeds", *([str(len(seeds))] if counted else map(str, seeds))]
+    listed = 2 * seeds if len(seeds) == 1 else seeds  # one number alone is how many
+    words += ["--seeds", *([str(len(seeds))] if counted else map(str, listed))]
     for key, value in stored.overrides.items():
         words += [f"--{key}", str(value)]
     return shlex.join(words)
@@ -206,10 +208,11 @@ def component_table(results: Results) -> Table | None:
     if "correlation_strength" not in measures:
         return None
     metrics = [m for m in study.protocol.metrics if m in ACCURACIES][:1] + measures
-    most, rows = max(study.protocol.labels), []
+    rows = []
     for arm in study.arms:
         cells = [TableCell(arm.name)]
         for metric in metrics:
+            most = max(labels_of(metric, study.protocol))
             cell = results.cells.get(Place(arm.name, metric, most))
             # Without a note: the verdicts say how each run ended.
             found = TableCell() if cell is None else mean_cell(cell, metric)._replace(note="")

@@ -15,6 +15,7 @@ from stopgrad.report.arms import (
     of_metric,
     scores,
     series_names,
+    with_most_labels,
 )
 from stopgrad.report.evidence import StudyEvidence
 from stopgrad.report.facts import place_text
@@ -173,7 +174,7 @@ def _best_arm(ours: Sequence[ArmScore]) -> str:
 
 def _arm_by_arm(evidence: StudyEvidence, found: Sequence[ArmScore]) -> Iterator[Figure]:
     for metric in evidence.results.stored.study.protocol.metrics:
-        ours = [score for score in of_metric(found, metric) if score.labels == 1]
+        ours = with_most_labels(of_metric(found, metric))
         if not ours:
             continue
         chance, red = _guessing(evidence, ours)

@@ -35,6 +35,7 @@ from stopgrad.studies import (
     answer_findings,
     arm_extents,
     best_arm,
+    is_of_report,
     labels_of,
     published_configs,
     published_extents,
@@ -129,6 +130,9 @@ def length_text(results: Results) -> str:
         return ""
     texts = list(dict.fromkeys(map(extent_text, own)))
     here = texts[0] if len(texts) == 1 else f"N = {folds_range(own)}, by arm"
+    numbers = results.stored.study.published
+    if numbers is not None and not is_of_report(numbers):
+        return f"{here}."
     return f"{here}; published: N = {folds_range(published or [published_extent()])}."
 
 
@@ -223,8 +227,9 @@ def effect_table(results: Results) -> Table | None:
         return None
     heads = ("difference", "pairs", "p", "p, corrected", "could see")
     columns = (Column("metric"), Column("step"), *(Column(head, "right") for head in heads))
+    most = labels_text(max(results.stored.study.protocol.labels))
     caption = (
-        "Read as a factorial, all labels: each step of a knob, paired by seed and by the other "
+        f"Read as a factorial, {most}: each step of a knob, paired by seed and by the other "
         "knobs; two-sided paired t-test; the smallest difference that so many pairs could see"
     )
     return Table("effects", columns, tuple(rows), caption)
@@ -362,6 +367,6 @@ def bold_text(results: Results) -> str:
     correction = correction_text(results.stored.study.protocol.correction)
     return (
         f"Bold: the best arm and every arm that is not separated from it ({correction}, in each "
-        "column). Collapsed runs are part of the mean and counted; diverged and failed ones have "
-        "no number."
+        "column); an arm without two seeds in common with the best is not tested. Collapsed runs "
+        "are part of the mean and counted; diverged and failed ones have no number."
     )

@@ -7,8 +7,10 @@ from .directory import MetricsRow as MetricsRow
 from .directory import RunPhase as RunPhase
 from .directory import RunWriter as RunWriter
 from .directory import Status as Status
+from .directory import check_new as check_new
 from .directory import check_row as check_row
 from .directory import has_begun as has_begun
+from .directory import is_begun_run as is_begun_run
 from .directory import load_last as load_last
 from .directory import read_metrics as read_metrics
 from .directory import read_status as read_status
@@ -27,6 +29,7 @@ from .scoring import check_fractions as check_fractions
 from .scoring import config_of as config_of
 from .scoring import evaluation_split as evaluation_split
 from .scoring import keep_label_draws as keep_label_draws
+from .scoring import labelled_images as labelled_images
 from .scoring import split_to_score as split_to_score
 from .setup import TrainedRun as TrainedRun
 from .setup import TrainingImages as TrainingImages

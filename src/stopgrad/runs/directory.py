@@ -14,6 +14,7 @@ from shlex import quote
 from types import FrameType, TracebackType
 from typing import IO, Literal, Self, TypedDict
 
+from stopgrad.config import Config
 from stopgrad.errors import (
     CheckpointError,
     CollapsedError,
@@ -193,13 +194,8 @@ class RunWriter:
 
     @classmethod
     def create(cls, path: Path, info: RunInfo) -> RunWriter:
-        """A new run in a directory that must be absent or empty; a ConfigError when it is not."""
-        names = [path.name] if path.exists() else []
-        if path.is_dir():  # a run killed before its first file leaves these
-            found = (entry.name for entry in path.iterdir())
-            names = [name for name in found if name != "lock" and not name.endswith(".tmp")]
-        if names:
-            raise _exists(path)
+        """A new run, see `check_new`."""
+        check_new(path)
         writer = cls(path, _here(info))
         writer._is_new = True
         return writer
@@ -345,6 +341,21 @@ class RunWriter:
 
     def _request_stop(self, number: int, frame: FrameType | None) -> None:
         self.stop_signal = self.stop_signal or number
+
+
+def check_new(path: Path) -> None:
+    """Refuses a place for a new run that is not absent or empty, by a ConfigError."""
+    names = [path.name] if path.exists() else []
+    if path.is_dir():  # a run killed before its first file leaves these
+        found = (entry.name for entry in path.iterdir())
+        names = [name for name in found if name != "lock" and not name.endswith(".tmp")]
+    if names:
+        raise _exists(path)
+
+
+def is_begun_run(path: Path, config: Config) -> bool:
+    """Whether a run with just these settings lies there, with which a restart may go on."""
+    return (path / "config.json").exists() and read_run(path).config == config
 
 
 def _exists(path: Path) -> ConfigError:

@@ -50,6 +50,7 @@ class RunData(TypedDict, total=False):
     label_draw: int | None  # seed of their draw
     from_step: int  # of the encoder that is fine-tuned
     from_epoch: int
+    pretrained_on: str  # fingerprint of its training images; absent: the same ones
 
 
 class RunInfo(NamedTuple):

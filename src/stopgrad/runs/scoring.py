@@ -137,21 +137,23 @@ def _without_labels(which: str, dataset: Dataset) -> DataError:
     )
 
 
-def keep_label_draws(
-    path: Path, dataset: Dataset, config: Config, *, labels: Sequence[float]
-) -> None:
+def labelled_images(dataset: Dataset, config: Config) -> Images:
+    """The training images of an `EvaluationSplit`, of which fractions of the labels are drawn."""
+    return _split(dataset, config, name="auto")[0].train
+
+
+def keep_label_draws(path: Path, train: Images, *, labels: Sequence[float], seed: int) -> None:
     """Writes the indices of each draw of labels into a folder, `labels/share-0.1-seed-0.json`.
 
-    The indices count the labelled training images, in their order. Errors are those of
-    `check_fractions` and `evaluation_split`, and a StorageError when the disk refuses.
+    The indices count the images of `labelled_images`, in their order. Errors are those of
+    `check_fractions`, and a StorageError when the disk refuses.
     """
     check_fractions(labels)
-    train = _split(dataset, config, name="auto")[0].train
     for fraction in (fraction for fraction in labels if fraction < 1):
-        file = path / "labels" / f"share-{fraction:g}-seed-{config.seed}.json"
+        file = path / "labels" / f"share-{fraction:g}-seed-{seed}.json"
         with storage_errors(file, needed=0):
             make_folder(file.parent)
-        write_json(file, label_subset(train, fraction=fraction, seed=config.seed).tolist())
+        write_json(file, label_subset(train, fraction=fraction, seed=seed).tolist())
 
 
 def check_fractions(labels: Sequence[float]) -> None:

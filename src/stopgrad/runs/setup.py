@@ -38,7 +38,7 @@ from stopgrad.method import (
     SimSiam,
     build_simsiam,
     compute_for,
-    has_device,
+    on_this_machine,
     size_problems,
 )
 from stopgrad.runs.directory import load_last
@@ -219,7 +219,7 @@ def side_of(config: Config, *, like: RunData | None = None) -> int:
 
     `like` as for `load_images`: an image of that size keeps it, whatever lies next to it.
     """
-    height, width = (like or {}).get("size", (0, 0))
+    height, width = like.get("size", (0, 0)) if like else (0, 0)
     return height if 0 < height == width < config.image_side else config.image_side
 
 
@@ -329,10 +329,10 @@ def load_run(path: Path, *, older: bool = False) -> TrainedRun:
             and for a network that was trained with labels.
     """
     info = read_pretraining(path)
-    checkpoint, config = load_last(path, older=older), info.config
-    if not has_device(config.device):
-        log.warning("the run was made with device = %s; there is none here: auto", config.device)
-        config = replace(config, device="auto")
+    checkpoint, config = load_last(path, older=older), on_this_machine(info.config)
+    if config != info.config:
+        made = info.config.device
+        log.warning("the run was made with device = %s; there is none here: auto", made)
     compute, model = compute_for(config), build_simsiam(config)
     load_model(model, checkpoint.model)
     compute.place(model).eval()

@@ -40,6 +40,11 @@ PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 def encode_tensors(tensors: Mapping[str, Tensor]) -> bytes:
     """Tensors as safetensors, in memory; a DivergedError when one is not finite."""
     values = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+    seen = set[int]()
+    for key, value in values.items():  # tied weights have two names, which safetensors refuses
+        if value.untyped_storage().data_ptr() in seen:
+            values[key] = value.clone()
+        seen.add(value.untyped_storage().data_ptr())
     wrong = not_finite(values)
     if wrong:
         raise DivergedError(

@@ -16,6 +16,7 @@ from .halving import affordable_epochs as affordable_epochs
 from .halving import arms_around as arms_around
 from .halving import rung_study as rung_study
 from .lengths import arm_extents as arm_extents
+from .lengths import is_of_report as is_of_report
 from .lengths import published_configs as published_configs
 from .lengths import published_extents as published_extents
 from .lengths import published_images as published_images

@@ -11,10 +11,12 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from stopgrad.config import key_paths
+from stopgrad.config import knob_values
 from stopgrad.evaluation import Paired, Pairs, corrected, paired
-from stopgrad.studies.definition import Place, Study, labels_of
+from stopgrad.studies.definition import Place, labels_of
+from stopgrad.studies.plan import Choices, arm_configs, by_path
 from stopgrad.studies.results import Results
+from stopgrad.studies.stored import StoredStudy
 
 
 class Effect(NamedTuple):
@@ -28,22 +30,23 @@ class Effect(NamedTuple):
     p: float  # two-sided, corrected for the steps that were tested by that metric
 
 
-def grid(study: Study) -> dict[str, Mapping[str, Any]]:
+def grid(stored: StoredStudy) -> dict[str, Mapping[str, Any]]:
     """The knob values of each arm; none unless the arms are a full grid of two or more knobs."""
-    found = {arm.name: key_paths(arm.changes) for arm in study.arms}
-    keys = {key for values in found.values() for key in values}
-    levels = {key: {str(values.get(key)) for values in found.values()} for key in keys}
+    study, choices = stored.study, Choices(stored.preset, stored.overrides, stored.seeds)
+    keys = {key for arm in study.arms for key in by_path(arm.changes)}
+    found = {arm: knob_values(of) for arm, of in arm_configs(stored.source, choices).items()}
+    levels = {key: {str(values[key]) for values in found.values()} for key in keys}
     varied = sorted(key for key, values in levels.items() if len(values) > 1)
-    spots = {tuple(str(values.get(key)) for key in varied) for values in found.values()}
+    spots = {tuple(str(values[key]) for key in varied) for values in found.values()}
     whole = len(found) == len(spots) == math.prod(len(levels[key]) for key in varied)
     if len(varied) < 2 or not whole or len({arm.method for arm in study.arms}) > 1:
         return {}
-    return {arm: {key: values.get(key) for key in varied} for arm, values in found.items()}
+    return {arm: {key: values[key] for key in varied} for arm, values in found.items()}
 
 
 def read_factorial(results: Results) -> list[Effect]:
     """The effect of each step of each knob on each metric; empty where a study is no grid."""
-    study, arms = results.stored.study, grid(results.stored.study)
+    study, arms = results.stored.study, grid(results.stored)
     found = list[Effect]()
     for metric in study.protocol.metrics if arms else ():
         labels = max(labels_of(metric, study.protocol))

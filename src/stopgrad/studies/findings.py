@@ -99,7 +99,7 @@ def sentence(results: Results) -> str:
     elif not untested:
         text += "; every other arm that has a number lies below it"
     if untested:
-        text += f"; {arms_text(untested)} cannot be tested with one run"
+        text += f"; {arms_text(untested)} cannot be tested (fewer than two seeds in common)"
     return text + f"{_ends(results)} ({correction_text(results.stored.study.protocol.correction)})."
 
 

@@ -6,6 +6,7 @@ from stopgrad.config import Config
 from stopgrad.errors import ConfigError
 from stopgrad.evaluation import record_extent
 from stopgrad.method import PUBLISHED_IMAGES, Extent, extent
+from stopgrad.studies.definition import Published
 from stopgrad.studies.plan import Choices, arm_configs
 from stopgrad.studies.results import Results
 
@@ -21,19 +22,26 @@ def arm_extents(results: Results) -> dict[str, Extent]:
     return {arm.name: found[arm.name] for arm in results.stored.study.arms if arm.name in found}
 
 
+def is_of_report(published: Published) -> bool:
+    """Whether the numbers are the report's; another source says its scale itself."""
+    return published.source.startswith("report")
+
+
 def published_configs(results: Results) -> dict[str, Config]:
-    """A study's arms with the published preset; none without published numbers.
+    """The arms of a study that the report has, with its preset; another source has its own.
 
     Arms that the published preset cannot take were never published.
     """
-    stored = results.stored
-    if stored.study.published is None:
+    stored, published = results.stored, results.stored.study.published
+    if published is None or not is_of_report(published):
         return {}
     try:
         configs = arm_configs(stored.source, Choices("cifar", {}, (0,)))
     except ConfigError:
         return {}
-    return {arm.name: configs[arm.name] for arm in stored.study.arms if arm.method == "simsiam"}
+    known = {place.arm for place in published.values}
+    names = [a.name for a in stored.study.arms if a.method == "simsiam" and a.name in known]
+    return {name: configs[name] for name in names}
 
 
 def published_images(config: Config) -> int:

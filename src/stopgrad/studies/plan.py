@@ -86,6 +86,11 @@ def arm_configs(source: StudyFile, choices: Choices) -> dict[str, Config]:
         for arm in study.arms
         if arm.method != "supervised" and arm.name in made and made[arm.name].measure_every == 0
     ]
+    wrong += [
+        f"arm {name!r}: stop_on_collapse, which leaves a collapsed run without its numbers"
+        for name, config in made.items()
+        if config.stop_on_collapse
+    ]
     wrong += _doubles(study, made)
     wrong += _unscorable(study, made)
     if wrong:
@@ -105,11 +110,11 @@ def _misfits(study: Study, choices: Choices) -> list[str]:
     varied = {
         key
         for arm in study.arms
-        for key, value in _flatten(arm.changes).items()
+        for key, value in by_path(arm.changes).items()
         if not isinstance(value, Mapping)  # which multiplies what the user gives
     }
     wrong += [f"{key} is what the arms differ in" for key in choices.overrides if key in varied]
-    named = {*choices.overrides, *_flatten(study.settings), *varied}
+    named = {*choices.overrides, *by_path(study.settings), *varied}
     return wrong + ["seed is given by the seeds"] * ("seed" in named)
 
 
@@ -196,7 +201,7 @@ def decisive_knobs(run: PlannedRun) -> dict[str, Any]:
     return {key: value for key, value in knobs.items() if not key.startswith("supervised.")}
 
 
-def _flatten(values: Mapping[str, Any]) -> dict[str, Any]:
+def by_path(values: Mapping[str, Any]) -> dict[str, Any]:
     """Changes by key path; {times: X} is a value."""
     return key_paths(values, is_value=lambda value: set(value) == {"times"})
 
@@ -221,7 +226,7 @@ def _base(study: Study, choices: Choices, wrong: list[str]) -> _Base:
     except ConfigError as error:
         wrong.append(error.found)
     settings = _multiplied(study.settings, base.values, "settings", wrong)
-    for where, changes in (("settings: ", settings), ("", _flatten(choices.overrides))):
+    for where, changes in (("settings: ", settings), ("", by_path(choices.overrides))):
         try:
             config = config_from_dict({**base.changes, **changes}, preset=base.preset)
             base = _Base(base.preset, {**base.changes, **changes}, knob_values(config))
@@ -235,7 +240,7 @@ def _multiplied(
 ) -> dict[str, Any]:
     """Changes by key path, with {times: X} worked out; whole numbers stay whole."""
     found = {}
-    for key, value in _flatten(changes).items():
+    for key, value in by_path(changes).items():
         if not isinstance(value, Mapping):
             found[key] = value
             continue

@@ -18,6 +18,7 @@ from stopgrad.errors import InterruptedRunError
 from stopgrad.evaluation import (
     RECORDS,
     Record,
+    also_when_stopped,
     append,
     append_cost,
     is_scored_on,
@@ -62,7 +63,6 @@ class Fraction(NamedTuple):
 
     out: Path  # where the records go
     info: RunInfo
-    dataset: Dataset
     split: EvaluationSplit
 
     @property
@@ -115,7 +115,7 @@ def supervised_fractions(
     if (out / "config.json").exists():
         check_same_data(read_run(out), dataset)
     card, split = _card(dataset, spec=spec), evaluation_split(dataset, config)
-    yield from _fractions(dataset, config, out, split, labels=labels, card=card, track=track)
+    yield from _fractions(config, out, split, labels=labels, card=card, track=track)
 
 
 def finetune_fractions(
@@ -134,17 +134,19 @@ def finetune_fractions(
     its own images alone. `config` is that of the run; its `finetune` may differ.
     """
     check_fractions(labels)
-    if out.resolve() == run.path.resolve():
+    inside = out.resolve() == run.path.resolve()
+    if inside:
         check_same_data(run.info, dataset)
-        keep_label_draws(run.path, dataset, run.info.config, labels=labels)
+    split = evaluation_split(dataset, config_of(run.info, dataset))
+    if inside:
+        keep_label_draws(run.path, split.train, labels=labels, seed=config.seed)
     card = _card(dataset, spec=spec) | {"from_step": run.step, "from_epoch": run.epoch}
     if "init" in run.info.data:
         card["init"] = run.info.data["init"]
+    if not run.info.learned_from(dataset.train):
+        card["pretrained_on"] = run.info.data["fingerprint"]
     start = Start(run.model.encoder, run.info.normalization)
-    split = evaluation_split(dataset, config_of(run.info, dataset))
-    yield from _fractions(
-        dataset, config, out, split, labels=labels, card=card, start=start, track=track
-    )
+    yield from _fractions(config, out, split, labels=labels, card=card, start=start, track=track)
 
 
 def _card(dataset: Dataset, *, spec: str) -> dict[str, object]:
@@ -152,7 +154,6 @@ def _card(dataset: Dataset, *, spec: str) -> dict[str, object]:
 
 
 def _fractions(
-    dataset: Dataset,
     config: Config,
     out: Path,
     split: EvaluationSplit,
@@ -177,7 +178,7 @@ def _fractions(
         mean_std = known.normalization if known else normalization(images.train, channels=channels)
         info = describe_fraction(images, config, task=task, normalization=mean_std, data=card)
         epochs = functools.partial(labelled_epochs, images, config, start=start, track=track)
-        yield from _finish(Fraction(out, info, dataset, split), epochs)
+        yield from _finish(Fraction(out, info, split), epochs)
 
 
 def _finish(
@@ -193,9 +194,13 @@ def _finish(
             yield FractionEpoch(labels, None, done)
             return
     meter = start_meter(device=str(compute_for(info.config).device), threads=use_threads(0))
-    with open_fraction(path, info) as writer:
+
+    def keep_cost() -> None:
+        append_cost(path, meter.spent())
+
+    with open_fraction(path, info) as writer, also_when_stopped(keep_cost):
         for epoch in epochs(writer=writer):
-            append_cost(path, meter.spent())
+            keep_cost()
             record = None if epoch.score is None else _keep(fraction, writer, epoch)
             yield FractionEpoch(labels, epoch, record)
         if writer.stop_signal is not None:
@@ -212,7 +217,8 @@ def _keep(fraction: Fraction, writer: RunWriter, epoch: LabelledEpoch) -> Record
     known = fraction.newest_record(writer.info)
     if known is not None:
         return known
-    keep_label_draws(fraction.path, fraction.dataset, writer.info.config, labels=[fraction.labels])
+    seed = writer.info.config.seed
+    keep_label_draws(fraction.path, fraction.split.train, labels=[fraction.labels], seed=seed)
     record = trained_record(writer.info, epoch, split=fraction.split)
     append(fraction.out / RECORDS, record)
     return record

@@ -105,6 +105,8 @@ def pretrain_epochs(
             training.advance(batch)
             keeper.after_step()
         keeper.read_losses()
+        if processes is not None:  # all here, since within `look` each has other parts to do
+            keeper.stop_if_asked()
         views_per_s = 2 * config.batch * left / (time.perf_counter() - began)
         looks = look(training, images, track=keeper.track)
         epoch = training.end_epoch(looks, views_per_s=views_per_s)

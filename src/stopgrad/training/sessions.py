@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from stopgrad.config import Config, config_from_dict, key_paths, knob_values
 from stopgrad.errors import ConfigError, DataError
-from stopgrad.evaluation import append_cost, start_meter
+from stopgrad.evaluation import also_when_stopped, append_cost, start_meter
 from stopgrad.images import Dataset, Track, no_progress
 from stopgrad.method import Processes, by_one, compute_for, use_threads
 from stopgrad.runs import (
@@ -197,11 +197,15 @@ def _train(
         processes=processes.count if processes else 1,
     )
     start = init and init.tensors
-    with writer:
+
+    def keep_cost() -> None:
+        by_one(processes, lambda: append_cost(writer.path, meter.spent()))
+
+    with writer, also_when_stopped(keep_cost):
         for epoch in pretrain_epochs(
             images, config, writer=writer, track=track, init=start, processes=processes
         ):
-            by_one(processes, lambda: append_cost(writer.path, meter.spent()))
+            keep_cost()
             yield epoch
 
 
