@@ -25,7 +25,7 @@ import stopgrad
 from stopgrad.cli import main
 from stopgrad.cli.parser import parse
 from stopgrad.config import config_from_dict, preset
-from stopgrad.errors import CheckpointError, ConfigError, DataError
+from stopgrad.errors import CheckpointError, ConfigError, DataError, InterruptedRunError
 from stopgrad.evaluation import SPACE, embed
 from stopgrad.export import SimSiamEmbedder
 from stopgrad.face.progress import Screen
@@ -201,6 +201,44 @@ def test_a_run_that_a_callback_has_stopped_is_unlocked_while_its_error_is_kept(
     assert kept.value.args == ("enough",)
 
 
+def test_a_signal_leaves_a_line_of_what_the_epoch_has_cost(tmp_path: Path) -> None:
+    def stop(epoch: stopgrad.Epoch) -> None:
+        signal.raise_signal(signal.SIGTERM)
+
+    knobs = {"preset": "tiny", "epochs": 2, "knn_every": 0}
+    with pytest.raises(InterruptedRunError):
+        stopgrad.pretrain("mnist5k", out=tmp_path / "run", on_epoch=stop, **knobs)
+    assert len((tmp_path / "run" / "costs.jsonl").read_text().splitlines()) == 2
+
+
+def test_a_restart_goes_on_with_a_run_of_its_own_settings_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torchrun starts its processes anew when one fails, also where the place was taken."""
+
+    def stop(epoch: stopgrad.Epoch) -> None:
+        raise RuntimeError("enough")
+
+    knobs = {"preset": "tiny", "epochs": 2, "knn_every": 0}
+    with pytest.raises(RuntimeError, match="enough"):
+        stopgrad.pretrain("mnist5k", out=tmp_path / "run", on_epoch=stop, **knobs)
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    with pytest.raises(ConfigError, match="exists"):
+        stopgrad.pretrain("mnist5k", out=tmp_path / "run", **(knobs | {"epochs": 3}))
+    run = stopgrad.pretrain("mnist5k", out=tmp_path / "run", **knobs)
+    assert [row["epoch"] for row in run.metrics] == [1, 2]
+
+
+def test_a_place_that_is_taken_is_refused_before_images_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "notes.txt").write_text("mine")
+    monkeypatch.setattr("stopgrad.face.data.Data.stored_for", None)
+    with pytest.raises(ConfigError, match="exists"):
+        stopgrad.pretrain("mnist5k", out=tmp_path / "run", preset="tiny")
+
+
 @pytest.mark.parametrize(
     "call",
     [
@@ -244,6 +282,8 @@ def test_what_load_said_of_damaged_images_counts_for_training(tmp_path: Path) ->
     data = stopgrad.load(folder, bad_images="skip")
     run = stopgrad.pretrain(data, out=tmp_path / "run", preset="tiny", epochs=1)
     assert run.config.bad_images == "skip"
+    assert len(stopgrad.pack(data, tmp_path / "store")) == 70
+    assert data.reading_knobs == {"bad_images": "skip"}  # of a study too
     made = stopgrad.views(data, out=tmp_path / "new" / "views.png", count=2)
     assert made.exists()
 

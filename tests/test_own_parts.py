@@ -67,6 +67,24 @@ def _pretrain(out: Path, **more: Any) -> stopgrad.Run:
     return stopgrad.pretrain(Pairs(), out=out, preset="tiny", **{"epochs": 2, **parts, **more})
 
 
+class Twice(nn.Module):
+    """Its layers have two names each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = small()
+        self.stem = self.net[0]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x)  # type: ignore[no-any-return]
+
+
+def test_an_encoder_may_know_a_layer_by_two_names(tmp_path: Path) -> None:
+    run = _pretrain(tmp_path / "run", encoder=Twice(), epochs=1)
+    state = run.encoder.state_dict()
+    assert torch.equal(state["stem.weight"], state["net.0.weight"])
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> stopgrad.Run:
     return _pretrain(tmp_path_factory.mktemp("own") / "run")

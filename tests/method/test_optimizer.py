@@ -55,6 +55,18 @@ def test_only_the_predictor_gets_the_predictors_rate() -> None:
         assert rate_of[id(parameter)] == config.lr
 
 
+def test_a_gradient_that_comes_later_than_others_starts_its_own_momentum() -> None:
+    """As of a layer that is skipped at random."""
+    first, late = (nn.Parameter(torch.ones(3)) for _ in range(2))
+    optimizer = SGD([ParameterGroup("encoder", [first, late], lr=0.1)], momentum=0.9, fused=True)
+    for gradients in ((1.0, None), (1.0, 2.0)):
+        for parameter, gradient in zip((first, late), gradients, strict=True):
+            parameter.grad = None if gradient is None else torch.full((3,), gradient)
+        optimizer.step(torch.zeros(()))
+    assert torch.allclose(first, torch.full((3,), 1 - 0.1 - 0.19))
+    assert torch.allclose(late, torch.full((3,), 1 - 0.2))
+
+
 def test_sgd_takes_the_step_worked_out_by_hand() -> None:
     model = build_simsiam(preset("tiny"))
     optimizer = build_optimizer(model, OptimizerConfig(weight_decay=0.1, momentum=0.5))

@@ -406,3 +406,25 @@ def test_several_runs_stand_side_by_side_and_overlaid(tmp_path: Path) -> None:
     for tip in (f"one, epoch 3: 60.00{NB}%", f"two, epoch 2: 40.00{NB}%", "two, epoch 2: −0.200"):
         assert f'data-tip="{tip}"' in text, tip
     assert "Runs side by side" not in render(one)
+
+
+def test_runs_side_by_side_that_were_scored_on_other_splits_say_so(tmp_path: Path) -> None:
+    one = read_evidence(write_run(tmp_path / "one"))
+    other = [record(value=0.2, split="validation")]
+    two = read_evidence(write_run(tmp_path / "two", records=other))
+    [head, *body] = Page(render(one, two)).of["side"][0]
+    kept = [dict(zip(head, row, strict=True))["kNN"] for row in body]
+    assert kept[0].endswith("test split")
+    assert kept[1].endswith("validation split")
+    assert "They were watched on the test or the validation split." in render(one, two)
+
+
+def test_the_newest_verdict_stands_though_the_last_epoch_was_not_measured(tmp_path: Path) -> None:
+    measured = rows(3)
+    for row in measured:
+        if row.get("kind") == "epoch" and row["epoch"] == 3:
+            del row["verdict"], row["measures"]
+    found = read_evidence(write_run(tmp_path / "run", metrics=measured))
+    assert found.judgement is not None
+    assert found.judgement.state == "healthy"
+    assert "Measures of epoch 2" in render(found)

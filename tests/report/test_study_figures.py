@@ -14,7 +14,7 @@ from stopgrad.report.accuracy import architecture_svg
 from stopgrad.report.arms import ArmScore, Axis, arms_chart, knob_chart, labels_chart
 from stopgrad.report.curves import exponent, predictor_chart, spectrum_chart, spectrum_figures
 from stopgrad.report.over_time import MOST_POINTS, arms_over_time
-from stopgrad.report.study_charts import curve_rows
+from stopgrad.report.study_charts import curve_rows, ended
 from stopgrad.report.style import CROSS, inline_svg, light, plain_svg
 from stopgrad.studies import CurvePoint
 from tests.report.pages import NB, is_list, rows_of, tips
@@ -54,6 +54,23 @@ def test_each_arm_has_its_mean_its_spread_and_a_dot_per_run() -> None:
     assert [row["value"] for row in runs] == [61.25, 61.75, 62.25]  # one run is its own mean
     assert {"datum": 10.0} in encodings(chart, "x")
     assert f"a, kNN, all labels: 61.75 ± 0.50{NB}% (n = 3)" in tips(chart)
+
+
+def test_arms_that_were_scored_with_few_labels_alone_have_their_means() -> None:
+    found = [score("a", 30.0, labels=0.1), score("b", 35.0, labels=0.1)]
+    chart = str(arms_chart(found, "knn_accuracy"))
+    assert "30.00" in chart
+    assert "35.00" in chart
+
+
+def test_the_ends_of_curves_are_compared_at_an_epoch_that_all_arms_have() -> None:
+    far = [("a", 1, 0.30), ("a", 30, 0.51), ("b", 1, 0.31)]
+    points = [CurvePoint(arm, epoch, Summary(mean, None, 1)) for arm, epoch, mean in far]
+    said = ended(points, percent=True)
+    assert (
+        said
+        == f"At epoch 1, the last that all arms have: from 30.00{NB}% ('a') to 31.00{NB}% ('b')."
+    )
 
 
 def test_fractions_of_the_labels_stand_in_their_order_with_a_line_for_each_metric() -> None:

@@ -7,6 +7,7 @@ import csv
 import io
 import json
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -14,12 +15,13 @@ from typing import Any
 
 import pytest
 
+from stopgrad.cli.parser import parse
 from stopgrad.report import StudyEvidence, read_studies, study_table, write_figures, write_poster
 from stopgrad.report.arms import knob_axis, scores
 from stopgrad.report.facts import place_text
 from stopgrad.report.page import render
 from stopgrad.report.study_charts import collapsed_arms, curve_figures
-from stopgrad.report.study_page import missing_lines
+from stopgrad.report.study_page import missing_lines, study_command
 from stopgrad.report.study_scores import key_figures, score_figures
 from stopgrad.studies import StudyDirectory, load_results
 from tests.report.pages import PAYLOADS, Page, Skeleton, rows_of
@@ -111,6 +113,14 @@ def test_a_half_finished_study_says_what_is_missing(text: str) -> None:
     assert "Incomplete: 1 of 15 runs lack numbers." in text
     assert "5e-3, seed 2: not begun" in text
     assert "stopgrad study run weight-decay --data toy" in text
+
+
+def test_a_study_of_one_seed_is_repeated_with_that_seed(tmp_path: Path) -> None:
+    make_study(tmp_path / "s", "mine", values=MINE, seeds=(3,), epochs=3, leave_out=2)
+    [mine] = read_studies(tmp_path / "s")
+    words = shlex.split(study_command(mine))
+    options = parse(words[1:])
+    assert options.seeds == [3, 3]  # of one number alone it is how many
 
 
 def test_the_way_on_names_retry_where_the_same_command_would_do_nothing(tmp_path: Path) -> None:

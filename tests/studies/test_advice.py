@@ -17,7 +17,7 @@ from stopgrad.config import preset
 from stopgrad.errors import ConfigError, DataError
 from stopgrad.face.advice import Advice, TriedSetting, _bounded_decay, _rung, _seconds
 from stopgrad.method import published_extent
-from stopgrad.studies import affordable_epochs, arms_around
+from stopgrad.studies import affordable_epochs, arms_around, least_time
 from stopgrad.studies.executors import FileLocks
 from stopgrad.studies.halving import FACTORS
 from stopgrad.studies.task import StudyTask, carry_out
@@ -204,6 +204,15 @@ def test_a_budget_for_no_epoch_is_refused_in_one_line(
     said = capsys.readouterr().err.splitlines()[-1]
     assert "is too small for two epochs of 9 settings; expected at least " in said
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("slots", [1, 2, 7, 16])
+def test_the_least_time_of_a_rung_is_enough_for_two_epochs(slots: int) -> None:
+    how: dict[str, Any] = {"epoch_s": 600.0, "start_s": 20.0, "slots": slots}
+    arms = arms_around(preset("tiny"))
+    least = least_time(arms, **how)
+    assert affordable_epochs(least, arms, **how) == 2
+    assert affordable_epochs(0.99 * least, arms, **how) < 2
 
 
 @pytest.mark.parametrize(

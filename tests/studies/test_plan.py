@@ -92,6 +92,7 @@ def test_a_good_study_is_read_as_it_stands() -> None:
         ("arms/more", {"supervised.base_lr": 3}, "arm 'more' changes nothing"),
         ("arms/more", {"seed": 3}, "seed is given by the seeds"),
         ("settings/measure_every", 0, "arm 'slow': measure_every = 0, so that no collapse"),
+        ("settings/stop_on_collapse", True, "arm 'slow': stop_on_collapse, which leaves"),
         ("settings", {"seed": 3}, "seed is given by the seeds"),
         ("arms/fast", {"stop_gradient": {"times": 2}}, "expected a number times a number"),
         ("arms/fast", {"method": "supervise"}, "did you mean supervised?"),

@@ -200,6 +200,24 @@ def test_a_grid_of_knobs_is_read_as_a_factorial(tmp_path: Path) -> None:
     assert "| kNN | alpha_h 1 to 2 | +3.00 points | 4 |" in table
 
 
+def test_a_factorial_names_knobs_by_what_the_runs_had(tmp_path: Path) -> None:
+    arms = {
+        "plain": {},
+        "fast": {"optimizer.base_lr": {"times": 2}},
+        "joint": {"batch_norm": "joint"},
+        "both": {"optimizer.base_lr": {"times": 2}, "batch_norm": "joint"},
+    }
+    protocol = STUDY["protocol"] | {"labels": [0.1]}
+    values = STUDY | {"arms": arms, "findings": [], "protocol": protocol}
+    del values["published"]
+    prepared = prepare(tmp_path / "s", values, seeds=(0, 1))
+    _fill(prepared, {arm: (0.5, 0.6 + n / 50) for n, arm in enumerate(arms)})
+    table = study_table(prepared.directory, "mine", form="markdown")
+    assert "base_lr 0.8 to 1.6" in table
+    assert "batch_norm per-view to joint" in table
+    assert "Read as a factorial, 10 % of the labels: " in table
+
+
 def _far(prepared: PreparedStudy, *arms: str) -> None:
     """Two epochs of 20 steps of 32 images of each arm."""
     for arm in arms:

@@ -133,7 +133,7 @@ def test_processes_wait_for_one_at_work_longer_than_the_timeout_while_it_is_aliv
     timer = threading.Timer(1.5, first.meet)  # at work for so many seconds
     timer.start()
     if silent:
-        with pytest.raises(LostProcessError, match="process 0 .7. s. not heard from"):
+        with pytest.raises(LostProcessError, match=r"process 0 .7. s. not heard from"):
             second.meet()
     else:
         second.meet()

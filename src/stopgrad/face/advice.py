@@ -313,8 +313,7 @@ def _affordable(
         left / (rungs - rung + 1), arms, epoch_s=epoch_s, start_s=start_s, slots=slots
     )
     if not before and found < 1:
-        trained = max(3 * len(arms) / slots, 4)  # epochs one after the other, two at the least
-        least = rungs * (math.ceil(len(arms) / slots) * start_s + trained * epoch_s)
+        least = rungs * studies.least_time(arms, epoch_s=epoch_s, start_s=start_s, slots=slots)
         raise ConfigError(
             f"a budget of {duration(left)} is too small for two epochs of {len(arms)} settings",
             expected=f"at least {math.ceil(least / 60)}m on this machine as it is now",

@@ -62,12 +62,17 @@ def _study_table(studies: Sequence[StudyEvidence]) -> Table:
 
 def _run_table(runs: Sequence[Evidence]) -> Table:
     """A row for each run: what it is, its scores with most labels, and its verdict."""
-    metrics = metrics_of([record for run in runs for record in run.scored])[:2]
+    scored = [record for run in runs for record in run.scored]
+    metrics, several = metrics_of(scored)[:2], len({record.split for record in scored}) > 1
     rows = []
     for run, name in zip(runs, _names(runs), strict=True):
         last = run.epochs[-1] if run.epochs else None
         reach = run.info.extent(last["step"]) if last else None
-        scores = (_score(run, metric, of) for metric in metrics for of in ("encoder", "untrained"))
+        scores = (
+            _score(run, metric, of, name_split=several)
+            for metric in metrics
+            for of in ("encoder", "untrained")
+        )
         seconds, verdict = training_seconds(run), run.judgement
         rows.append(
             (
@@ -91,14 +96,15 @@ def _run_table(runs: Sequence[Evidence]) -> Table:
     return Table("side", columns, tuple(rows), caption).without_empty_columns()
 
 
-def _score(run: Evidence, metric: str, of: str) -> TableCell:
+def _score(run: Evidence, metric: str, of: str, *, name_split: bool) -> TableCell:
     own = [record for record in run.scored if record.metric == metric and record.of == of]
     if not own:
         return TableCell()
     best = max(own, key=lambda record: record.labels)
     text = percent(best.value, images=best.images_scored)
-    few = "" if best.labels == 1 else labels_text(best.labels)
-    return TableCell(text, best.value, note=few)
+    few = [] if best.labels == 1 else [labels_text(best.labels)]
+    split = [f"{best.split} split"] if name_split else []
+    return TableCell(text, best.value, note=", ".join(few + split))
 
 
 def _names(runs: Sequence[Evidence]) -> list[str]:
@@ -126,7 +132,10 @@ def _run_figures(runs: Sequence[Evidence]) -> list[Figure]:
         if len({row["arm"] for row in rows}) > 1:
             chart = arms_over_time(rows, first=rows[0]["arm"], title=title)
             label = f"Lines: {title} over the epochs, one for each run."
-            figures.append(drawn(f"runs-{key}", chart, label=label, caption="A line for each run."))
+            says = "A line for each run."
+            if key == "knn" and len(splits := {run.watched_split for run in runs}) > 1:
+                says += f" They were watched on the {' or the '.join(sorted(splits))} split."
+            figures.append(drawn(f"runs-{key}", chart, label=label, caption=says))
     return figures
 
 

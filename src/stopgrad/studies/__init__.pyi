@@ -14,6 +14,7 @@ from .halving import RUNGS as RUNGS
 from .halving import START_S as START_S
 from .halving import affordable_epochs as affordable_epochs
 from .halving import arms_around as arms_around
+from .halving import least_time as least_time
 from .halving import rung_study as rung_study
 from .lengths import arm_extents as arm_extents
 from .lengths import is_of_report as is_of_report

@@ -83,7 +83,15 @@ def affordable_epochs(
         start_s: The time of a run, besides its epochs.
         slots: Runs at work at once.
     """
+    one = least_time(arms, epoch_s=epoch_s, start_s=0.0, slots=slots)
+    left = seconds - start_s * math.ceil(len(arms) / slots)
+    return 2 * int(left / one)
+
+
+def least_time(
+    arms: Mapping[str, Mapping[str, Any]], *, epoch_s: float, start_s: float, slots: int
+) -> float:
+    """The time of two epochs at the preset's rate, as `affordable_epochs` counts it, in s."""
     lengths = [changes.get("epochs", {"times": 1.0})["times"] for changes in arms.values()]
     turns = max(max(lengths), sum(lengths) / slots)
-    left = seconds - start_s * math.ceil(len(lengths) / slots)
-    return 2 * int(left / (2 * epoch_s * turns))
+    return float(start_s * math.ceil(len(lengths) / slots) + 2 * epoch_s * turns)
