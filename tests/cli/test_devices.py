@@ -99,11 +99,11 @@ def _wait_for_steps(run: Path, running: Callable[[], bool], *, steps: int) -> No
 @pytest.mark.parametrize(
     ("number", "whom", "code", "said"),
     [
-        (signal.SIGKILL, 1, 1, "was killed by SIGKILL"),
+        (signal.SIGKILL, 1, 137, "was killed by SIGKILL"),
         pytest.param(signal.SIGTERM, "command", 143, "saved at step", marks=full),
         pytest.param(signal.SIGTERM, 1, 143, "saved at step", marks=full),
         pytest.param(signal.SIGSTOP, 1, 1, "not heard from", marks=full),
-        pytest.param(signal.SIGKILL, 0, 1, "was killed by SIGKILL", marks=full),
+        pytest.param(signal.SIGKILL, 0, 137, "was killed by SIGKILL", marks=full),
     ],
 )
 @pytest.mark.parametrize("devices", COUNTS)

@@ -43,6 +43,7 @@ from tests.studies.instant import InstantExecutor, Silent, conduct, prepare, run
 def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster_module, "ASK_S", 0.0)
     monkeypatch.setattr(cluster_module, "GONE_S", 0.0)
+    monkeypatch.setattr(cluster_module, "SUBMIT_S", 0.0)
 
 
 class DictEngine:

@@ -61,6 +61,8 @@ def train_together(arguments: Sequence[str], *, devices: int) -> int:
         **_patience(LaunchConfig),
     )
     command = ["-u", "-P", "-m", "stopgrad", *_without_devices(arguments)]
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # under nohup: the agent would end on it
+        os.environ["TORCHELASTIC_SIGNALS_TO_HANDLE"] = "SIGTERM,SIGINT,SIGQUIT"
     asked = _pass_on_other_signals()
     logging.disable(logging.CRITICAL)  # the agent's log of its processes is not for users
     try:
@@ -118,10 +120,10 @@ def _pass_on_other_signals() -> list[int]:
 
 
 def _exit_code(error: Any) -> int:
-    """The exit code of the process that failed first; 1, and a message, if a signal killed it."""
+    """The exit code of the process that failed first; with a message if a signal killed it."""
     rank, failure = error.get_first_failure()
     if failure.exitcode >= 0:
         return int(failure.exitcode)
     name = signal.Signals(-failure.exitcode).name
     sys.stderr.write(f"stopgrad: process {rank} was killed by {name}\n")
-    return 1
+    return int(128 - failure.exitcode)

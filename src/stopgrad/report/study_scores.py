@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from stopgrad.evaluation import SPACE, SUPERVISED, labels_text, metric_text
 from stopgrad.report.arms import (
+    MOST_SERIES,
     ArmScore,
     Axis,
     arms_chart,
@@ -60,9 +61,11 @@ def _axis(evidence: StudyEvidence) -> Axis | None:
 
 
 def _over_labels(evidence: StudyEvidence, found: Sequence[ArmScore]) -> bool:
-    """Whether few arms are compared over several fractions of the labels."""
-    fractions = {s.labels for s in found if s.is_accuracy and not s.baseline and not s.published}
-    return len(fractions) > 1 and len(evidence.results.stored.study.arms) <= FEW_ARMS
+    """Whether few arms are compared over several fractions of the labels, by few metrics."""
+    own = [s for s in found if s.is_accuracy and not s.baseline and not s.published]
+    lines = {(s.arm, s.metric) for s in own}
+    few = len(evidence.results.stored.study.arms) <= FEW_ARMS and len(lines) <= MOST_SERIES
+    return few and len({s.labels for s in own}) > 1
 
 
 def _of_the_question(evidence: StudyEvidence) -> list[ArmScore]:

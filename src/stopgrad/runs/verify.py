@@ -32,7 +32,7 @@ from stopgrad.runs.checkpoint import (
     step_folders,
 )
 from stopgrad.runs.directory import MetricsRow, read_rows
-from stopgrad.runs.entries import FILES, FOLDERS, mistaken, refuse_odd_files
+from stopgrad.runs.entries import FILES, FOLDERS, OTHERS, mistaken, refuse_odd_files
 from stopgrad.runs.info import RunInfo, info_from_dict, mapping, whole_number
 from stopgrad.storage import Finding, as_text, fits, in_short, read_file, read_json, read_lines
 
@@ -265,7 +265,8 @@ def _others(path: Path) -> Iterator[Finding]:
     for entry in sorted(path.iterdir()):
         if entry.name not in (*FILES, *FOLDERS):
             left = entry.name.startswith(".") and entry.name.endswith(".tmp")
-            note = "left by a crash, not used" if left else "not a run's, not checked"
+            other = "not checked" if entry.name in OTHERS else "not a run's, not checked"
+            note = "left by a crash, not used" if left else other
             yield Finding(as_text(entry.name), ok=True, note=note)
 
 

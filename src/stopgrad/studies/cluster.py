@@ -30,6 +30,7 @@ from stopgrad.studies.folder import RunFolder
 from stopgrad.studies.task import StudyTask, read_task
 
 ASK_S = 1.0  # between two questions to the engine, and two looks at the files of a job
+SUBMIT_S = 15.0  # between two tries to submit a job that the engine does not take now
 GONE_S = 5.0  # a job without an exit code that its engine has not known for this long is dead
 SILENT_S = 180.0  # a job at work that is silent for this long is cancelled: its machine is stuck
 STALE_S = 60.0  # a claim from another machine is void if no job is submitted for this long
@@ -145,9 +146,16 @@ class Cluster:
         return self._create(folder, claim + 1)
 
     def worked_s(self, folder: RunFolder, claim: int) -> float | None:
-        """The time that the job recorded, without its time in the queue."""
+        """The time that the job recorded, or until its last beat, without that in the queue."""
+        end, begin = read_exit(folder.path, claim), read_begin(folder.path, claim)
+        if end is not None:
+            return end.wall_s
+        return max(0.0, newest_beat(folder.path, claim) / 1e9 - begin.began) if begin else 0.0
+
+    def final_code(self, folder: RunFolder, claim: int, code: int) -> int:
+        """The code that the job wrote, if a network has shown it only now."""
         end = read_exit(folder.path, claim)
-        return None if end is None else end.wall_s
+        return code if end is None else end.exit_code
 
     def start(self, task: StudyTask, *, slot: int, claim: int) -> ClusterJob:
         """A job that is submitted as soon as the engine answers."""
@@ -181,6 +189,8 @@ class ClusterJob:
             if self._refused or (self._stopping and not self._tried):
                 return NEVER_BEGUN
             self._submit()
+            if not self._submitted:
+                self._look_at = now + SUBMIT_S
             return None
         end = read_exit(self._folder.path, self._claim.attempt)
         if end is not None:

@@ -64,6 +64,9 @@ class Executor(Protocol):
     def worked_s(self, folder: RunFolder, claim: int) -> float | None:
         """How long an ended job was at work; None: for as long as it was followed."""
 
+    def final_code(self, folder: RunFolder, claim: int, code: int) -> int:
+        """The exit code of an ended job of which its engine knew this one."""
+
     def start(self, task: StudyTask, *, slot: int, claim: int) -> Job:
         """Starts a task that was written into its folder.
 
@@ -99,6 +102,10 @@ class FileLocks:
     def worked_s(self, folder: RunFolder, claim: int) -> float | None:
         """None: there is no queue to wait in."""
         return None
+
+    def final_code(self, folder: RunFolder, claim: int, code: int) -> int:
+        """The same code."""
+        return code
 
 
 class LocalProcesses(FileLocks):

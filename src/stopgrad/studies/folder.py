@@ -90,7 +90,7 @@ class RunAttempt(NamedTuple):
     @property
     def may_pass(self) -> bool:
         """Whether the same task may succeed another time."""
-        return self.exit_code < 0 or self.exit_code in PASSING
+        return not 0 <= self.exit_code <= 128 or self.exit_code in PASSING
 
 
 class RunState(NamedTuple):

@@ -256,7 +256,7 @@ def _arm(results: Results, name: str, lacking: set[str]) -> ArmState:
         runs=len(slots),
         done=sum(slot.run not in lacking for slot in slots),
         at_work=sum(run.claimed for run in runs),
-        failed=sum(_has_failed(run) for run in runs),
+        failed=sum(_has_failed(results.runs[s.run]) for s in slots if s.run in lacking),
         collapsed=sum(run.state.verdict in COLLAPSE for run in runs),
         diverged=sum(map(diverged_later, runs)),
         knn=sum(watched) / len(watched) if watched else None,

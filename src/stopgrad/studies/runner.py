@@ -166,10 +166,11 @@ class Runner:
     def _next(self, goal: Goal) -> StudyTask | None:
         """The next task of a run; None when it is done, or has failed for good."""
         try:
+            task = next_task(goal.folder, goal.run, wanted=goal.wanted, spec=self.spec)
             old = goal.folder.failure()
             again = self.retry and goal.run.id not in self._tries
-            if old is None or old.may_pass or again:
-                return next_task(goal.folder, goal.run, wanted=goal.wanted, spec=self.spec)
+            if task is None or old is None or old.may_pass or again:
+                return task
         except DataError as error:
             self.failed[goal.run.id] = str(error)
             _add_to_log(goal.folder, f"stopgrad: {error}")  # no task ran that could
@@ -188,6 +189,7 @@ class Runner:
             claim = self.executor.take_note(active.goal.folder, active.claim)
             if claim is None:
                 continue
+            exit_code = self.executor.final_code(active.goal.folder, active.claim, exit_code)
             started = False
             try:
                 goes_on = self._ended(active, exit_code) and self._stop_signal is None

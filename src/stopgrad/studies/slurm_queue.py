@@ -30,7 +30,12 @@ PASSING = (
     "connection refused",
     "connection failure",
     "try again",
+    "temporarily",
+    "zero bytes",
+    "standby mode",
+    "maxsubmit",  # of jobs that an account may have in the queue
 )
+OURS = ("job_name", "job-name", "J", "array", "a")  # options by which jobs are found again
 
 
 class SlurmQueue:
@@ -48,6 +53,12 @@ class SlurmQueue:
                 "--on slurm without sbatch or submitit",
                 expected="a machine that submits jobs, with both",
                 hint="pip install 'stopgrad[slurm]' there",
+            )
+        if taken := sorted({*options} & {*OURS}):
+            raise ConfigError(
+                f"--slurm {taken[0]}={options[taken[0]]}",
+                expected="another option of sbatch",
+                hint="the study names its jobs, by which it finds them again",
             )
         self._folder = study.absolute() / "slurm"
         self._options = {"signal": SIGNAL} | dict(options)
@@ -80,7 +91,7 @@ class SlurmQueue:
 
     def queue(self) -> Mapping[str, Queued] | None:
         """Runs squeue."""
-        text = _answer(["squeue", "--noheader", "--me", f"--format={FIELDS}"])
+        text = _answer(["squeue", "--noheader", "--me", "--all", f"--format={FIELDS}"])
         if text is None:
             return None
         lines = (line.split("|") for line in text.splitlines())

@@ -562,6 +562,34 @@ def test_a_class_may_be_called_train(tmp_path: Path) -> None:
 
 
 @pytest.mark.input(
+    "oddity",
+    what="packed copies beside files of arrays (torchvision's MNIST/raw)",
+    happens="read once",
+)
+def test_a_packed_copy_of_a_file_is_not_read_beside_it(tmp_path: Path) -> None:
+    for split, count in (("train", 6), ("t10k", 4)):
+        for kind, array in (("images-idx3", GRAY[:count]), ("labels-idx1", LABELS[:count])):
+            file = tmp_path / f"{split}-{kind}-ubyte"
+            file.write_bytes(idx(array))
+            Path(f"{file}.gz").write_bytes(gzip.compress(idx(array)))
+    found = load_dataset(str(tmp_path))
+    assert (len(found.train), len(found.test)) == (6, 4)
+    assert (found.train.labels.tolist(), found.test.labels.tolist()) == ([*LABELS], [*LABELS[:4]])
+
+
+@pytest.mark.input(
+    "layout",
+    what="a .mat file of gray images (H, W, N) with as many labels",
+    happens="the last axis counts images",
+)
+def test_gray_images_of_matlab_may_be_counted_by_the_last_axis(tmp_path: Path) -> None:
+    faces = np.moveaxis(GRAY, 0, 2)
+    found = load_dataset(saved(tmp_path / "faces.mat", images=faces, labels=LABELS[None]))
+    assert found.train.labels.tolist() == [*LABELS]
+    assert (found.train.pixels[..., 0] == GRAY).all()
+
+
+@pytest.mark.input(
     "layout",
     what="images and labels saved alone by np.savez, as arr_0 (KMNIST)",
     happens="files are told by their own names",

@@ -68,6 +68,19 @@ def test_the_named_column_of_rows_in_memory_labels_images() -> None:
     assert read(HubRows(), label_column="coarse_label") == (("x", "y", "z"), [0, 1, 2] * 2)
 
 
+def test_a_column_of_classes_goes_before_numbers_with_a_better_name() -> None:
+    """As in Parquet files; and no column has the class names of another."""
+
+    class Rows(HubRows):
+        def __getitem__(self, index: int) -> dict[str, Any]:
+            row = super().__getitem__(index)
+            return {"img": row["img"], "label": 7, "kind": row["fine_label"]}
+
+    rows = Rows()
+    rows.features = {"img": None, "label": object(), "kind": rows.features["fine_label"]}
+    assert read(rows) == (("u", "v"), CLASSES)
+
+
 def test_rows_in_memory_are_read_again_by_the_column_that_a_config_names() -> None:
     data = stopgrad.load(rows_of())
     stored = data.stored_for(preset("tiny", label_column="kind"), Screen())

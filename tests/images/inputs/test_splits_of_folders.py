@@ -304,6 +304,17 @@ def test_a_wanted_split_has_its_classes_below_a_folder_called_images(root: Path)
     assert found.test.labels.tolist() == [0, 0, 1, 1]
 
 
+def test_splits_below_two_folders_are_found_beside_another_folder(root: Path) -> None:
+    """As in New Plant Diseases, of Kaggle."""
+    put(root, *each("a b/a b/train/x", "a b/a b/train/y", "a b/a b/valid/x", "test/test"))
+    found = load_dataset(str(root))
+    assert found.train.class_names == ("x", "y")
+    assert len(found.train) == 4
+    assert found.test is not None
+    assert found.test.labels.tolist() == [0, 0]
+    assert found.notes.count("image") == 2
+
+
 def test_a_flat_test_split_has_no_labels(root: Path) -> None:
     put(root, *each("train/cat", "train/dog", "test"))
     found = load_dataset(str(root))

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -13,6 +14,7 @@ from stopgrad.errors import DataError
 from stopgrad.images import Dataset, load_dataset
 from stopgrad.images.sources.find import find_source
 from tests.images.factories import cells, each, put
+from tests.images.inputs.factories import dicom
 from tests.inputs import row
 
 ABC = "abc" * 4  # the classes of twelve images, in order
@@ -169,6 +171,59 @@ def test_names_of_masks_are_none_of_a_table(root: Path) -> None:
     found = load_dataset(str(root))
     assert train_labels(found) == (("a", "b", "c"), [0, 1, 2] * 4)
     assert found.notes.count("image") == 12
+
+
+@pytest.mark.input(
+    "label",
+    what="trainLabels.csv beside train/ and test/ of the same names (CIFAR-10 of Kaggle)",
+    happens="labels of train/",
+)
+def test_words_of_a_tables_name_may_be_told_by_capitals(root: Path) -> None:
+    put(root, *(f"{split}/{name}" for split in ("train", "test") for name in NAMES))
+    csv(root, "trainLabels.csv", "id,label", rows("{number},{label}"))
+    found = load_dataset(str(root))
+    assert train_labels(found) == (("a", "b", "c"), [0, 1, 2] * 4)
+    assert found.test is not None
+    assert found.test.labels is None
+
+
+@pytest.mark.input(
+    "label",
+    what="a table with the names of DICOM files without their ending (Kaggle)",
+    happens="labels are read, with the extra dicom",
+)
+@pytest.mark.parametrize("form", ["{stem},{label}", "{stem}.dcm,{label}"])
+def test_names_in_a_table_may_lack_the_ending_of_dicom(root: Path, form: str) -> None:
+    root.mkdir()
+    for number, name in enumerate(NAMES):
+        values = np.full((4, 4), 20 * number, np.uint8)
+        (root / f"{name[:-4]}.dcm").write_bytes(dicom(values))
+    csv(root, "labels.csv", "patientId,Target", rows(form))
+    assert train_labels(load_dataset(str(root))) == (("a", "b", "c"), [0, 1, 2] * 4)
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("labels.txt", "# file and class\n{rows}"),
+        ("labels.csv", "\n{rows}"),
+    ],
+)
+def test_lines_before_a_table_are_passed_over(root: Path, file: str, text: str) -> None:
+    put(root, *NAMES)
+    form = "{name} {label}" if file.endswith("txt") else "{name},{label}"
+    (root / file).write_text(text.format(rows="\n".join(rows(form))) + "\n")
+    assert train_labels(load_dataset(str(root))) == (("a", "b", "c"), [0, 1, 2] * 4)
+
+
+def test_lines_of_json_may_hold_any_separator_of_unicode(root: Path) -> None:
+    put(root, *NAMES)
+    lines = [
+        json.dumps({"file_name": n, "text": "a\u2028b", "label": label}, ensure_ascii=False)
+        for n, label in zip(NAMES, ABC, strict=True)
+    ]
+    (root / "metadata.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    assert train_labels(load_dataset(str(root))) == (("a", "b", "c"), [0, 1, 2] * 4)
 
 
 @pytest.mark.input(

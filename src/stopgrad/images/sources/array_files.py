@@ -12,7 +12,7 @@ import functools
 import gzip
 import math
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -257,21 +257,28 @@ def _mat(path: Path) -> list[StoredArray]:
     refuse_bomb(8 * sum(math.prod(shape) for _, shape, _ in listed), path.stat().st_size,
                 where=str(path))  # fmt: skip
     found = []
+    sizes = ((math.prod(shape), max(shape, default=0)) for _, shape, _ in listed)
+    lengths = {count for count, longest in sizes if count == longest}  # of vectors
     for name, shape, kind in listed:
         if kind in ("cell", "struct", "object", "opaque", "function", "unknown"):
             found.append(StoredArray(name, (math.prod(shape),), np.dtype("V1"), lambda: iter(())))
             continue
 
         def blocks(name: str = name) -> Iterator[AnyArray]:
-            yield _images_first(loadmat(path, variable_names=[name])[name])
+            yield _images_first(loadmat(path, variable_names=[name])[name], lengths)
 
-        array = _images_first(loadmat(path, variable_names=[name])[name])
+        array = _images_first(loadmat(path, variable_names=[name])[name], lengths)
         found.append(StoredArray(name, array.shape, array.dtype, blocks))
     return found
 
 
-def _images_first(array: AnyArray) -> AnyArray:
-    """Moves N of (H, W, C, N), as in SVHN, to the front; flattens MATLAB's 2-D vectors."""
+def _images_first(array: AnyArray, lengths: Collection[int]) -> AnyArray:
+    """Moves N of (H, W, C, N), as in SVHN, to the front; flattens MATLAB's 2-D vectors.
+
+    N of (H, W, N) is known by a vector of labels, one of the `lengths` of vectors in the file.
+    """
+    if array.ndim == 3 and array.shape[2] in lengths and array.shape[0] not in lengths:
+        return np.moveaxis(array, 2, 0)
     if array.ndim == 4 and array.shape[2] in (1, 3) and array.shape[1] not in (1, 3):
         return np.moveaxis(array, 3, 0)
     return array.reshape(-1) if array.ndim == 2 and 1 in array.shape else array

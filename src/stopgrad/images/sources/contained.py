@@ -174,7 +174,10 @@ def _are_numbered(files: list[Path]) -> bool:
 
 
 def _arrays_below(folder: Path) -> list[Path]:
-    return _files_below(folder, array_kind, depth=ARRAYS_DEPTH)
+    """The files of arrays; torchvision keeps packed copies of them beside those of MNIST."""
+    found = _files_below(folder, array_kind, depth=ARRAYS_DEPTH)
+    there = {*found}
+    return [file for file in found if file.suffix != ".gz" or file.with_suffix("") not in there]
 
 
 def _archives_below(folder: Path) -> list[Path]:

@@ -97,7 +97,7 @@ def _ending(last: str) -> str:
 
 def names_image(path: str) -> bool:
     """Whether a path has the ending of an image file."""
-    return os.path.splitext(path)[1].lower() in SUFFIXES
+    return os.path.splitext(path)[1].lower() in (*SUFFIXES, *EXTRAS)
 
 
 def are_image_files(paths: Iterable[str]) -> bool:

@@ -35,6 +35,7 @@ from stopgrad.images.sources.labels import (
     labels_of_rows,
     number_labels,
 )
+from stopgrad.images.sources.names import label_rank
 from stopgrad.images.types import Contents, DataSource, Encoded, Notes, SplitReader, stamp
 
 if TYPE_CHECKING:
@@ -79,11 +80,12 @@ def held_source(
             not there, or that holds no labels.
     """
     images = plain(images)
-    held = _stack(images) if isinstance(images, np.ndarray) else _each(images, reading)
+    by = reading._replace(label_column=reading.label_column or _class_label(images))
+    held = _stack(images) if isinstance(images, np.ndarray) else _each(images, by)
     own = held.labels if labels is None else labels
     names = tuple(class_names)
     if labels is None and not names:
-        names = _own_names(images, reading.label_column)
+        names = _own_names(images, by.label_column)
     values = None if own is None else _values(own, held.images)
     if labels is None and reading.label_column and isinstance(values, str):
         raise _unfit(reading.label_column, values)
@@ -212,6 +214,17 @@ def _each(images: Any, reading: Reading) -> _Held:
 
     known = any(label is not None for label in labels)
     return _Held(count, encoded, labels if known else None, are_rows=bool(columns))
+
+
+def _class_label(images: Any) -> str:
+    """The best column that a data set of the Hub's library calls a ClassLabel, as in Parquet."""
+    features = getattr(images, "features", None)
+    known = [
+        name
+        for name, of in (features.items() if isinstance(features, Mapping) else ())
+        if isinstance(name, str) and isinstance(getattr(of, "names", None), list)
+    ]
+    return min(known, key=lambda name: label_rank(name, known=True) or (), default="")
 
 
 def _own_names(images: Any, column: str = "", *, depth: int = 0) -> tuple[str, ...]:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -164,14 +165,8 @@ def number_labels(
     """
     if train is None or not train.known:
         return NumberedLabels((), None, None, _without_train_labels(train, test))
-    names = tuple(class_names)
-    places = {composed(name): place for place, name in enumerate(names)}
-    places |= {str(place): place for place in range(len(names))}
-    if not names:
-        names = _class_names(train)
-        places = {composed(name): place for place, name in enumerate(names)}
-        if all(name.isdecimal() for name in names) and len({*map(int, names)}) == len(names):
-            places = {str(int(name)): place for name, place in places.items()} | places  # 00012
+    names = tuple(class_names) or _class_names(train)
+    places = _places(names, given=bool(class_names))
     numbered, notes = _numbered(train, places, "is none of the class names")
     if not class_names and (remark := _renumbered(train, names)):
         notes = Notes((remark,)).and_those(notes)
@@ -179,6 +174,29 @@ def number_labels(
         return NumberedLabels(names, numbered, None, notes)
     scored, more = _numbered(test, places, f"is not in {train.split}")
     return NumberedLabels(names, numbered, scored, notes.and_those(more))
+
+
+class _Places(NamedTuple):
+    """The class of a label, as text or as a whole number, by the text of either."""
+
+    of_text: Mapping[str, int]
+    of_number: Mapping[str, int]
+
+    def of(self, label: Label) -> Mapping[str, int]:
+        """The classes of labels of this kind."""
+        return self.of_number if isinstance(label, int) else self.of_text
+
+
+def _places(names: Sequence[str], *, given: bool) -> _Places:
+    """By names; numbers are indices into names that the data give, also where they are text."""
+    by_name = {composed(name): place for place, name in enumerate(names)}
+    if given:
+        indices = {str(place): place for place in range(len(names))}
+        return _Places(indices | by_name, indices)
+    values = Counter(int(name) for name in names if name.isdecimal())
+    alone = [name for name in names if name.isdecimal() and values[int(name)] == 1]
+    by_name = {str(int(name)): by_name[name] for name in alone} | by_name  # 00012 is 12
+    return _Places(by_name, by_name)
 
 
 def composed(text: str) -> str:
@@ -209,10 +227,10 @@ def _renumbered(raw: RawLabels, names: tuple[str, ...]) -> str:
     return f"the labels {names[0]} to {names[-1]} are {len(names):,} classes, in this order"
 
 
-def _numbered(raw: RawLabels, places: dict[str, int], unfit: str) -> tuple[Labels | None, Notes]:
+def _numbered(raw: RawLabels, places: _Places, unfit: str) -> tuple[Labels | None, Notes]:
     """Labels (N,), None if none can be used; and notes on what cannot."""
-    none = {None, "", *(sign for sign in (-1, -100) if str(sign) not in places)}
-    numbers = [UNLABELLED if v in none else places.get(composed(str(v))) for v in raw.values]
+    none = {None, "", *(sign for sign in (-1, -100) if str(sign) not in places.of_number)}
+    numbers = [UNLABELLED if v in none else places.of(v).get(composed(str(v))) for v in raw.values]
     strange: dict[str, list[str]] = {}
     for row, number in enumerate(numbers):
         if number is None:

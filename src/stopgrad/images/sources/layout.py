@@ -127,8 +127,19 @@ def _shares_folders(folders: Folders, name: str, rest: Collection[str]) -> bool:
     return any(len(image.parts) > 1 and image.parts[0] in rest for image in folders[name])
 
 
+def _innermost(images: Sequence[Found]) -> list[Found]:
+    """Images below folders that hold nothing but one folder, if that means no split."""
+    while len(names := _first_folders(images)) == 1 and not splits_among(names):
+        inside = by_folder(images)
+        if "" in inside:
+            break
+        (images,) = inside.values()
+    return list(images)
+
+
 def _inner_splits(folders: Folders) -> Arrangement | None:
     """Splits in the second folder, if at least one folder has two kinds of them."""
+    folders = {name: _innermost(of) if name else list(of) for name, of in folders.items()}
     splits = {name: splits_among(_first_folders(of)) for name, of in folders.items() if name}
     parents = [n for n, of in splits.items() if "train" in of.values() and len({*of.values()}) > 1]
     if not parents:

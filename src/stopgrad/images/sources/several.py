@@ -19,6 +19,7 @@ from stopgrad.errors import DataError
 from stopgrad.images.decoding import channels_in, range_in
 from stopgrad.images.depth import Depth, ValueRange, levels_for
 from stopgrad.images.opening import strict_pillow
+from stopgrad.images.sources.labels import composed
 from stopgrad.images.types import (
     UNLABELLED,
     Contents,
@@ -176,7 +177,7 @@ class _CommonClasses(NamedTuple):
 
 def _common_classes(contents: Mapping[str, Contents]) -> _CommonClasses:
     labelled = {name: of for name, of in contents.items() if of.train.labels is not None}
-    kinds = {frozenset(of.class_names) for of in labelled.values()}
+    kinds = {frozenset(map(composed, of.class_names)) for of in labelled.values()}
     if len(kinds) == 1:
         (first, *_), without = labelled.values(), contents.keys() - labelled.keys()
         remark = f"only {', '.join(labelled)} has labels"
@@ -213,7 +214,7 @@ def _joined(
 def _numbered(reader: SplitReader, own: Sequence[str], common: Sequence[str]) -> Labels:
     if reader.labels is None or not common:
         return np.full(reader.length, UNLABELLED)
-    places = np.array([*map(common.index, own), UNLABELLED])
+    places = np.array([*map([*map(composed, common)].index, map(composed, own)), UNLABELLED])
     return places[reader.labels]  # the last place is that of UNLABELLED
 
 

@@ -90,6 +90,8 @@ def choose_shards(
         ConfigError: For a split that is not there.
     """
     configs: dict[str, dict[str, list[str]]] = {}  # paths by configuration and split
+    again = {f"{p.path.removesuffix('.parquet')}.arrow" for p in places}  # of the same rows
+    places = [place for place in places if place.path not in again]
     for place in sorted(places, key=lambda place: place.path):
         configs.setdefault(place.config, {}).setdefault(place.split, []).append(place.path)
     chosen = _choose_config(configs, config, usual, where)

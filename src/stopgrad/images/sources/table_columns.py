@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from stopgrad.images.sources.endings import SUFFIXES
+from stopgrad.images.sources.endings import EXTRAS, SUFFIXES
 from stopgrad.images.sources.files import Found
 from stopgrad.images.sources.labels import (
     Label,
@@ -157,7 +157,7 @@ def _keys(path: str, counts: Iterable[int], *, ending: bool) -> list[str]:
     folders, last = split[:-1], split[-1]
     if not ending:
         stem, suffix = os.path.splitext(last)
-        last = stem if suffix.lower() in SUFFIXES else last
+        last = stem if suffix.lower() in (*SUFFIXES, *EXTRAS) else last
     forms = [last] if ending or not last.isdigit() else [last, f"{last.lstrip('0') or '0'}/"]
     return ["/".join([*folders, form][-count:]) for count in counts for form in forms]
 

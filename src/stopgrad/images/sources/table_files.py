@@ -52,7 +52,8 @@ def columns_of(path: Path) -> dict[str, list[Any]]:
 
 
 def _of_csv(text: str) -> dict[str, list[Any]]:
-    text = re.sub(r"\A(#[^,;\t|]*\n|sep=.\r?\n)+", "", text)  # comments, and Excel's own line
+    # Blank lines, comments, and Excel's own line.
+    text = re.sub(r"\A(#[^,;\t|\n]*\n|sep=.\r?\n|[ \t]*\r?\n)+", "", text)
     first = text.partition("\n")[0]
     delimiter = max(",;\t|", key=first.count)
     delimiter = delimiter if delimiter in first else " "
@@ -87,7 +88,7 @@ def _is_file_name(cell: str) -> bool:
 
 def _of_lines(text: str) -> dict[str, list[Any]]:
     rows = [
-        json.loads(line, object_pairs_hook=_object) for line in text.splitlines() if line.strip()
+        json.loads(line, object_pairs_hook=_object) for line in text.split("\n") if line.strip()
     ]
     if not rows or not all(isinstance(row, dict) for row in rows):
         raise UnfitTableError("its lines are not JSON objects")

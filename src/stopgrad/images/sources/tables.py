@@ -11,7 +11,6 @@ without an image are noted.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path, PurePosixPath
@@ -22,7 +21,7 @@ from stopgrad.config import Reading
 from stopgrad.errors import DataError
 from stopgrad.images.sources.files import OURS, FolderListing, Found
 from stopgrad.images.sources.labels import Label, composed
-from stopgrad.images.sources.names import SplitOf, is_split_column, split_of
+from stopgrad.images.sources.names import SplitOf, is_split_column, split_of, words_of
 from stopgrad.images.sources.table_columns import (
     ALIKE,
     ClassColumn,
@@ -118,7 +117,7 @@ def _preference(table: Found) -> tuple[int, int, tuple[str, ...]]:
     """Sort key: tables near the images first, then those whose names say what they are."""
     stem = _stem(table.parts[-1])
     known = ("metadata", "labels")
-    rank = known.index(stem) if stem in known else 2 if _split_of_table(stem) else 3
+    rank = known.index(stem) if stem in known else 2 if _split_of_table(table.parts[-1]) else 3
     return -len(table.parts), rank, table.parts
 
 
@@ -126,9 +125,9 @@ def _stem(name: str) -> str:
     return PurePosixPath(name).stem.lower()
 
 
-def _split_of_table(stem: str) -> SplitOf | None:
-    """The split that the name of a table means: `train`, `train_labels`, `labels_test`."""
-    words = re.findall(r"[a-z]+", stem)
+def _split_of_table(name: str) -> SplitOf | None:
+    """The split that the name of a table means: `train`, `trainLabels`, `labels_test`."""
+    words = words_of(PurePosixPath(name).stem)
     return split_of(" ".join(word for word in words if word not in WITHOUT))
 
 
@@ -146,7 +145,7 @@ def _read_table(
     columns = columns_of(Path(table.path))
     longer = columns.pop(BEYOND, [])
     _refuse_columns(columns, reading)
-    split = _split_of_table(stem)
+    split = _split_of_table(table.parts[-1])
     images = [image for image in listing.images if split is None or splits.get(image.path) == split]
     if split and not images:
         raise UnfitTableError(f"no image is in the split of its name, {split}; {AS_LABELS}")
