@@ -201,6 +201,11 @@ def test_a_run_that_a_callback_has_stopped_is_unlocked_while_its_error_is_kept(
     assert kept.value.args == ("enough",)
 
 
+def test_a_report_on_other_images_than_the_runs_is_refused(run: stopgrad.Run) -> None:
+    with pytest.raises(DataError, match="fingerprint"):
+        run.report(data="mnist5k")
+
+
 def test_a_signal_leaves_a_line_of_what_the_epoch_has_cost(tmp_path: Path) -> None:
     def stop(epoch: stopgrad.Epoch) -> None:
         signal.raise_signal(signal.SIGTERM)

@@ -25,6 +25,7 @@ import os
 import re
 from collections.abc import Iterable
 from shlex import quote
+from typing import Any
 
 
 class StopgradError(Exception):
@@ -193,3 +194,25 @@ def did_you_mean(word: str, known: Iterable[str], *, most: int = 1) -> str:
 
     close = difflib.get_close_matches(word, list(known), n=most, cutoff=0.5)
     return f" (did you mean {' or '.join(close)}?)" if close else ""
+
+
+def error_to_json(error: BaseException) -> dict[str, Any]:
+    """An error as JSON."""
+    known = error if isinstance(error, StopgradError) else no_memory(error)
+    if known is None:
+        return {"kind": "", "text": f"{type(error).__name__}: {error}"[:2000], "code": 1}
+    return {"kind": type(known).__name__, "text": str(known), "code": known.exit_code}
+
+
+def error_from_json(values: dict[str, Any]) -> StopgradError:
+    """The error that another process reported, with its exit code."""
+    kinds = {kind.__name__: kind for kind in _below(StopgradError)}
+    kind = kinds.get(values["kind"], StopgradError)
+    error: StopgradError = kind.__new__(kind)
+    StopgradError.__init__(error, values["text"])
+    error.exit_code = values["code"]
+    return error
+
+
+def _below(kind: type[StopgradError]) -> list[type[StopgradError]]:
+    return [kind, *(each for sub in kind.__subclasses__() for each in _below(sub))]

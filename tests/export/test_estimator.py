@@ -20,13 +20,13 @@ from sklearn.pipeline import make_pipeline
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import stopgrad
-from stopgrad.config import ALL_BANDS, preset
+from stopgrad.config import ALL_BANDS, Config, preset
 from stopgrad.errors import CheckpointError, ConfigError, DivergedError
 from stopgrad.evaluation import embed
 from stopgrad.export.arrays import ImagesError, read_images, to_pixels
 from stopgrad.export.estimator import SimSiamEmbedder
 from stopgrad.images import Dataset, images_from_arrays, normalization
-from stopgrad.method import compute_for
+from stopgrad.method import Compute, compute_for
 from stopgrad.runs import prepare
 from stopgrad.training import pretrain_epochs
 
@@ -65,6 +65,11 @@ def fitted() -> SimSiamEmbedder:
     return _tiny().fit(_images())
 
 
+def _as_embed_computes(config: Config) -> Compute:
+    """In fp32, so that features are the same on all machines but for their last bits."""
+    return compute_for(config)._replace(precision="fp32")
+
+
 def test_the_features_are_those_of_pretrain_and_embed(fitted: SimSiamEmbedder) -> None:
     config = preset("tiny", epochs=1, batch=16, **{"views.size": 8})
     images = images_from_arrays(_images())
@@ -73,7 +78,7 @@ def test_the_features_are_those_of_pretrain_and_embed(fitted: SimSiamEmbedder) -
         epoch.model.encoder,
         images,
         normalization=normalization(images),
-        compute=compute_for(config),
+        compute=_as_embed_computes(config),
     )
     values = fitted.transform(_images())
     assert values.dtype == np.float32
@@ -167,7 +172,7 @@ def test_images_of_five_bands_are_what_load_makes_of_them(tmp_path: Path) -> Non
     *_, epoch = pretrain_epochs(prepare(data, knobs), knobs)
     normal = normalization(data.train, channels=5)
     expected = embed(
-        epoch.model.encoder, data.train, normalization=normal, compute=compute_for(knobs)
+        epoch.model.encoder, data.train, normalization=normal, compute=_as_embed_computes(knobs)
     )
     features = embedder.transform(bands)
     assert_array_equal(features, expected.values.numpy())
@@ -348,7 +353,10 @@ def test_a_backbone_of_fixed_sizes_takes_images_of_others() -> None:
     large = np.kron(_images(20), np.ones((1, 2, 2, 1), np.uint8))[:, :21, :21]
     embedder = _tiny(config=config).fit(large)
     images = dataclasses.replace(images_from_arrays(large), whole_side=16)
-    how = {"normalization": embedder.normalization_, "compute": compute_for(embedder.config_)}
+    how = {
+        "normalization": embedder.normalization_,
+        "compute": _as_embed_computes(embedder.config_),
+    }
     wanted = embed(embedder.encoder_, images, **how).values.numpy()
     assert_allclose(embedder.transform(large), wanted, atol=1e-5)
     with pytest.raises(ConfigError, match="resize the images"):

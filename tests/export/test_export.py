@@ -186,8 +186,8 @@ def test_a_file_is_an_encoder_again_with_the_preprocessing_of_its_run(
     assert torch.equal(encoder.embed(np.asarray(pixels)), found)
     floats = pixels / 255
     before = floats.clone()
-    for wrong in (floats, pixels[0], pixels.numpy().astype(np.int64)):
-        with pytest.raises(DataError, match=r"expected \(B, H, W, C\) of torch.uint8"):
+    for wrong in (floats, pixels[0], pixels.numpy().astype(np.int64), pixels[..., :1]):
+        with pytest.raises(DataError, match=r"expected \(B, H, W, 3\) of torch.uint8"):
             encoder.embed(wrong)
     assert torch.equal(floats, before)
     ours = _ours(narrow, x)

@@ -11,12 +11,12 @@ from stopgrad.config import preset
 from stopgrad.errors import ConfigError
 from stopgrad.method import (
     compute_for,
-    has_device,
     in_fp64,
     joined,
     on_this_machine,
     plain_torch,
 )
+from stopgrad.method.compute import has_device
 
 SOURCES = Path(__file__).parents[2] / "src"
 

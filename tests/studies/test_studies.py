@@ -54,7 +54,11 @@ def _fails(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str
         (["run", "lables", "--data", "mnist5k", "--out", "x"], 2, "did you mean labels"),
         (["run", "labels", "--data", "mnist5kk", "--out", "x"], 3, "mnist5k"),
         (["run", "labels", "--data", "mnist5k", "--out", "x", "--seeds", "0"], 2, "--seeds 0"),
-        (["run", "labels", "--data", "mnist5k", "--out", "x", "--seeds", "1", "1"], 2, "twice"),
+        (
+            ["run", "labels", "--data", "mnist5k", "--out", "x", "--seeds", "1", "1", "2"],
+            2,
+            "twice",
+        ),
         (["run", "labels", "--data", "mnist5k", "--out", "x", "--jobs", "0"], 2, "--jobs 0"),
         (["run", "labels", "--data", "mnist5k", "--out", "x", "--preset", "cpux"], 2, "cpu?"),
         (["run", "labels", "--data", "mnist5k", "--out", "x", "--bach", "8"], 2, "batch?"),

@@ -18,7 +18,8 @@ import torch
 from stopgrad.errors import ConfigError, DataError, StopgradError
 from stopgrad.images import load_dataset, pack, writing
 from stopgrad.method import Processes, joined, process_count, unused_gpus
-from stopgrad.method.processes import VARIABLES, own_device
+from stopgrad.method.compute import own_device
+from stopgrad.method.processes import VARIABLES
 from stopgrad.training.pretrain import start_training
 from stopgrad.training.sessions import check_agreement
 from tests.promises.process import call_forked

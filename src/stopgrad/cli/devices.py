@@ -61,8 +61,6 @@ def train_together(arguments: Sequence[str], *, devices: int) -> int:
         **_patience(LaunchConfig),
     )
     command = ["-u", "-P", "-m", "stopgrad", *_without_devices(arguments)]
-    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # under nohup: the agent would end on it
-        os.environ["TORCHELASTIC_SIGNALS_TO_HANDLE"] = "SIGTERM,SIGINT,SIGQUIT"
     asked = _pass_on_other_signals()
     logging.disable(logging.CRITICAL)  # the agent's log of its processes is not for users
     try:
@@ -105,6 +103,8 @@ def _without_devices(arguments: Sequence[str]) -> Iterator[str]:
 def _pass_on_other_signals() -> list[int]:
     """Turns SIGUSR1 and SIGUSR2, which the agent does not know, into SIGTERM, which it forwards.
 
+    SIGHUP stays ignored where it is.
+
     Returns:
         Those that have come, for the exit code.
     """
@@ -113,6 +113,8 @@ def _pass_on_other_signals() -> list[int]:
         asked.append(number)
         os.kill(os.getpid(), signal.SIGTERM)
 
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # under nohup: the agent would end on it
+        os.environ["TORCHELASTIC_SIGNALS_TO_HANDLE"] = "SIGTERM,SIGINT,SIGQUIT"
     asked = list[int]()
     for number in (signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, pass_on)

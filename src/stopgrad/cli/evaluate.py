@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 
 import stopgrad
 from stopgrad.cli.parser import add_labels, add_older, add_run
@@ -71,6 +72,8 @@ def run(options: argparse.Namespace) -> None:
         missing=options.missing,
         each=print_record if options.json else None,
     )
+    if options.missing and not scores:
+        sys.stderr.write("stopgrad: nothing is missing; the scores are in records.jsonl\n")
     if not options.json:
         show(scores)
 

@@ -81,8 +81,7 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[5],
         metavar="N",
-        help="how many seeds, or a list of two or more seeds (3 3: seed 3 alone). Default: 5 "
-        "(seeds 0 to 4)",
+        help="how many seeds, or a list of seeds (3 3: seed 3 alone). Default: 5 (seeds 0 to 4)",
     )
     add_preset(parser)
     parser.add_argument(
@@ -140,12 +139,16 @@ def _slurm_options(words: list[str]) -> dict[str, str]:
 def run(options: argparse.Namespace) -> None:
     """Runs what is left of a study."""
     seeds = options.seeds
+    if len(seeds) > 1 == len({*seeds}):
+        seeds = seeds[:1]
+    elif len(seeds) == 1:
+        seeds = seeds[0]
     stopgrad.study(
         options.name,
         data=options.data,
         out=options.out,
         preset=options.preset,
-        seeds=[*dict.fromkeys(seeds)] if len(seeds) > 1 else seeds[0],
+        seeds=seeds,
         jobs=options.jobs,
         retry=options.retry,
         on=options.on,

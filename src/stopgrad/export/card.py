@@ -29,7 +29,15 @@ from stopgrad.evaluation import (
 from stopgrad.images import GRAY, ON_THE_HUB, specs_of
 from stopgrad.method import published_extent, size_problem
 from stopgrad.report import Column, Table, TableCell, as_markdown
-from stopgrad.runs import RunInfo, TrainedRun, code_version, read_status, tensors_sha256, versions
+from stopgrad.runs import (
+    RunInfo,
+    TrainedRun,
+    code_version,
+    read_status,
+    side_of,
+    tensors_sha256,
+    versions,
+)
 from stopgrad.storage import printable
 
 if TYPE_CHECKING:
@@ -86,11 +94,15 @@ def _training(run: TrainedRun) -> dict[str, Any]:
 def _preprocessing(run: TrainedRun) -> dict[str, Any]:
     """How to turn an image into the encoder's input."""
     config, normalization = run.info.config, run.info.normalization
-    side, view = config.image_side, config.views.size
-    resize = (
-        f"images that all have one size of at most {side} px keep it; others are cropped to the "
-        f"largest centred square and resized to {side} x {side} px (bicubic, antialiased)"
+    side, view = side_of(config, like=run.info.data), config.views.size
+    size = run.info.data.get("size")
+    fit = (
+        f"cropped to the largest centred square and resized to {side} x {side} px (bicubic, "
+        "antialiased)"
     )
+    resize = f"images are {fit}"
+    if size is None or size[0] != size[1]:
+        resize = f"images that all have one size of at most {side} px keep it; others are {fit}"
     if size_problem(run.model.encoder, (side, side)):
         resize += f", then to {view} x {view} px, the only size that the backbone takes"
     gray = " + ".join(f"{weight:.4f} {name}" for weight, name in zip(GRAY, "RGB", strict=True))

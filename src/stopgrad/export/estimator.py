@@ -39,8 +39,8 @@ from stopgrad.export.fitted import (
     to_bytes,
     whole_images,
 )
-from stopgrad.images import Images, Levels, normalization, paths_in
-from stopgrad.method import Encoder, compute_for, plain_torch
+from stopgrad.images import Images, Levels, levels_asked, normalization, paths_in
+from stopgrad.method import Encoder, compute_for, plain_torch, use_threads
 from stopgrad.runs import TrainingImages
 from stopgrad.storage import user_path, write_atomically
 from stopgrad.training import Epoch, pretrain_epochs
@@ -55,6 +55,10 @@ except ImportError as error:
     ) from error
 
 AT_THE_END = 10**6  # epochs between measurements: measures only the last epoch
+NOT_OF_FIT = (  # knobs that have no say in `fit`
+    *("seed", "knn_every", "measure_every", "validation", "bad_images", "image_column"),
+    *("label_column", "views.own"),
+)
 
 log = logging.getLogger(__name__)
 
@@ -132,6 +136,7 @@ class SimSiamEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         """
         self.__dict__.pop("encoder_", None)  # a fit that fails leaves nothing fitted
         self.config_ = self._config()
+        use_threads(self.config_.threads)
         images = self._images(X, fitting=True)
         if len(images) < self.config_.batch:
             raise ImagesError(
@@ -157,12 +162,13 @@ class SimSiamEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
             ImagesError: For images that cannot be used.
         """
         check_is_fitted(self, "encoder_")
+        use_threads(self.config_.threads)
         images = self._images(X, fitting=False)
         features = embed(
             self.encoder_,
             images,
             normalization=self.normalization_,
-            compute=compute_for(self.config_),
+            compute=compute_for(self.config_)._replace(precision="fp32"),  # as exports compute
         )
         values: npt.NDArray[np.float32] = features.values.cpu().numpy()
         return values
@@ -225,11 +231,12 @@ class SimSiamEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         given = {key: value for key, value in own.items() if value is not None}
         if not isinstance(self.config or {}, Mapping):
             raise ConfigError(f"config = {self.config!r}", expected="knobs by key path, or None")
-        if taken := sorted({"seed", "knn_every", "measure_every"} & {*(self.config or {})}):
+        if taken := sorted({*NOT_OF_FIT} & {*(self.config or {})}):
             raise ConfigError(
                 f"{', '.join(taken)} in config",
                 expected="knobs that fit does not set itself",
-                hint="set the seed with random_state; fit sees no labels, and measures at its end",
+                hint="set the seed with random_state; fit takes all images as they are, without "
+                "labels, and measures at its end",
             )
         ours = {"seed": self._seed(), "knn_every": 0, "measure_every": AT_THE_END}
         return checked_config({**(self.config or {}), **given, **ours}, preset=self.preset)
@@ -245,7 +252,7 @@ class SimSiamEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         """X as images; in `fit`, notes the shape and the range for later calls."""
         X = paths_in(X) or X  # of an array or a column too
         decoded, bands = is_list_of_images(X), self.config_.reading.bands
-        levels: tuple[Levels, ...] = () if fitting else self.levels_
+        levels = levels_asked(self.config_.white_level) if fitting else self.levels_
         if decoded:
             array: Numbers
             side = self.config_.image_side

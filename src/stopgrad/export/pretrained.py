@@ -66,10 +66,13 @@ class PretrainedEncoder(
             DataError: For anything but bytes of shape (B, H, W, C).
         """
         bytes_ = torch.as_tensor(pixels)
-        if bytes_.dtype != torch.uint8 or bytes_.ndim != 4 or bytes_.shape[3] == 0:
+        channels = len(self.normalization.mean)
+        taken = {channels, 3} if channels == 1 else {channels}
+        if bytes_.dtype != torch.uint8 or bytes_.ndim != 4 or bytes_.shape[3] not in taken:
             raise DataError(
                 f"pixels of shape {tuple(bytes_.shape)} and type {bytes_.dtype}",
-                expected="(B, H, W, C) of torch.uint8, from 0 to 255",
+                expected=f"(B, H, W, {' or '.join(map(str, sorted(taken)))}) of torch.uint8, from "
+                "0 to 255",
                 hint="give one image as x[None], and floats from 0 to 1 as (255 * x).byte()",
             )
         device = next(self.parameters()).device

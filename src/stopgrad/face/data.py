@@ -97,11 +97,14 @@ class Data:
         if self._again is not None and own != self._reading:
             return self._again(own).stored_for(config, screen, **how)
         side = runs.side_of(config, like=like)
-        if self._first is not None and self._serves(self._first, config, asked, side=side):
-            return runs.fit_sizes(self._first, config)
+        first = self._first
+        alike = first is not None and runs.has_size_of(like, first, side=side)
+        if first is not None and alike and self._serves(first, config, asked, side=side):
+            return runs.fit_sizes(first, config)
+        where = images.dataset_source(self.dataset) if self._is_array else self._where
         with screen.progress():
             screen.doing("reading the images")
-            return runs.load_images(self._where, config, **how, track=screen.track)
+            return runs.load_images(where, config, **how, track=screen.track)
 
     def to_look_at(self) -> str | DataSource:
         """The source for looking at each image: files read anew, or images in memory."""
@@ -148,9 +151,14 @@ class Data:
         names = (*HowRead.__annotations__, "bad_images")
         return {n: getattr(read, n) for n in names if getattr(read, n) != getattr(by_rule, n)}
 
+    @property
+    def _is_array(self) -> bool:
+        """Whether these are images in memory whose files are not known."""
+        return self.spec.startswith(ARRAYS) and self._where == self.spec
+
     def _serves(self, first: Dataset, config: Config, reading: Reading, *, side: int) -> bool:
         """Whether reading them again would give the same: none was resized, now or then."""
-        if self.spec.startswith(ARRAYS) and self._where == self.spec:
+        if self._is_array:
             return True
         if reading != self._reading:
             return False

@@ -108,8 +108,8 @@ def _chapters(
 
 def _evidence(run: OpenedRun, screen: Screen, *, data: AnyData | None = None) -> Evidence:
     """A run with its images; neighbours have votes only if there are labels."""
-    dataset = run.own_images(data, screen)
-    trained = run.trained()
+    dataset, trained = run.own_images(data, screen), run.trained()
+    runs.check_same_data(trained.info, dataset)
     exploration = report.explore(trained, dataset, track=screen.track)
     mean_std = trained.info.normalization
     panel = report.view_examples(dataset.train, run.config, normalization=mean_std, count=12)

@@ -1,6 +1,7 @@
 from .decoding import Frame as Frame
 from .decoding import OtherSize as OtherSize
 from .decoding import decode as decode
+from .depth import levels_asked as levels_asked
 from .gather import DamagedImagesError as DamagedImagesError
 from .gather import on_all_cores as on_all_cores
 from .inspect import Findings as Findings

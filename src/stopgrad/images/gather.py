@@ -218,7 +218,7 @@ def _first_frame(contents: Contents, side: int | None, reading: Reading) -> Fram
     first = next((size for size in sizes if not isinstance(size, Damaged)), None)
     if first is None:  # every image is damaged: decoding will name them
         frame = Frame(1, 1, fit=True)
-    elif side is not None and max(first) > side:
+    elif side is not None and (reading.square or max(first) > side):
         frame = _square(side, sizes=_width_x_height(first))
     else:
         frame = Frame(*first, fit=False)

@@ -21,7 +21,6 @@ from .compute import Arithmetic as Arithmetic
 from .compute import Compute as Compute
 from .compute import check_kernels as check_kernels
 from .compute import compute_for as compute_for
-from .compute import has_device as has_device
 from .compute import joined as joined
 from .compute import keep_threads_apart as keep_threads_apart
 from .compute import on_this_machine as on_this_machine

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from stopgrad.config import Config
 from stopgrad.errors import ConfigError
 from stopgrad.images import Packed, Rows
-from stopgrad.method.processes import Processes, joined_on, own_device, process_count
+from stopgrad.method.processes import Processes, joined_on, process_count
 from stopgrad.method.resnet import RESNETS
 from stopgrad.storage import keep_apart
 
@@ -351,3 +351,25 @@ def _device(name: str) -> torch.device:
             hint="use --device auto or --device cpu",
         )
     return device
+
+
+def own_device(device: torch.device) -> torch.device:
+    """The device of this process: among several, the GPU of its LOCAL_RANK.
+
+    A GPU that is named by its number is shared by all.
+
+    Raises:
+        ConfigError: When there are fewer GPUs than processes on this machine.
+    """
+    if device.type != "cuda" or ":" in str(device) or process_count() == 1:
+        return device
+    rank, there = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+    # Refused in all of them where torchrun says how many there are: only the first one prints.
+    wanted = int(os.environ.get("LOCAL_WORLD_SIZE", rank + 1))
+    if wanted > there:
+        raise ConfigError(
+            f"{wanted} processes on a machine with {there} GPUs",
+            expected="at most one process for each GPU",
+            hint="start fewer, or use --device cpu",
+        )
+    return torch.device("cuda", rank)

@@ -28,7 +28,14 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
 
-from stopgrad.errors import ConfigError, LostProcessError, StopgradError, no_memory
+from stopgrad.errors import (
+    ConfigError,
+    LostProcessError,
+    StopgradError,
+    error_from_json,
+    error_to_json,
+    no_memory,
+)
 
 VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 BEAT = 1.0  # s between two heartbeats
@@ -293,7 +300,7 @@ def joined_on(device: torch.device, *, share: bool, timeout: float) -> Iterator[
     """The processes that train together, this one among them; None when it is alone.
 
     Args:
-        device: Where this process trains, from `own_device`.
+        device: Where this process trains.
         share: Whether all train on one GPU, which NCCL refuses and gloo does over the CPU.
         timeout: s that a process waits for the others before it gives up.
 
@@ -378,47 +385,3 @@ def one_by_one(processes: Processes | None, load: Callable[[], T]) -> T:
 def was_restarted() -> bool:
     """Whether torchrun has restarted this process and the others after one of them failed."""
     return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
-
-
-def own_device(device: torch.device) -> torch.device:
-    """The device of this process: among several, the GPU of its LOCAL_RANK.
-
-    A GPU that is named by its number is shared by all.
-
-    Raises:
-        ConfigError: When there are fewer GPUs than processes on this machine.
-    """
-    if device.type != "cuda" or ":" in str(device) or process_count() == 1:
-        return device
-    rank, there = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
-    # Refused in all of them where torchrun says how many there are: only the first one prints.
-    wanted = int(os.environ.get("LOCAL_WORLD_SIZE", rank + 1))
-    if wanted > there:
-        raise ConfigError(
-            f"{wanted} processes on a machine with {there} GPUs",
-            expected="at most one process for each GPU",
-            hint="start fewer, or use --device cpu",
-        )
-    return torch.device("cuda", rank)
-
-
-def error_to_json(error: BaseException) -> dict[str, Any]:
-    """An error as JSON."""
-    known = error if isinstance(error, StopgradError) else no_memory(error)
-    if known is None:
-        return {"kind": "", "text": f"{type(error).__name__}: {error}"[:2000], "code": 1}
-    return {"kind": type(known).__name__, "text": str(known), "code": known.exit_code}
-
-
-def error_from_json(values: dict[str, Any]) -> StopgradError:
-    """The error that another process reported, with its exit code."""
-    kinds = {kind.__name__: kind for kind in _below(StopgradError)}
-    kind = kinds.get(values["kind"], StopgradError)
-    error: StopgradError = kind.__new__(kind)
-    StopgradError.__init__(error, values["text"])
-    error.exit_code = values["code"]
-    return error
-
-
-def _below(kind: type[StopgradError]) -> list[type[StopgradError]]:
-    return [kind, *(each for sub in kind.__subclasses__() for each in _below(sub))]

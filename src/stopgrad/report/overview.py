@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -68,11 +69,8 @@ def _run_table(runs: Sequence[Evidence]) -> Table:
     for run, name in zip(runs, _names(runs), strict=True):
         last = run.epochs[-1] if run.epochs else None
         reach = run.info.extent(last["step"]) if last else None
-        scores = (
-            _score(run, metric, of, name_split=several)
-            for metric in metrics
-            for of in ("encoder", "untrained")
-        )
+        pairs = itertools.product(metrics, ("encoder", "untrained"))
+        scores = (_score(run, metric, of, name_split=several) for metric, of in pairs)
         seconds, verdict = training_seconds(run), run.judgement
         rows.append(
             (

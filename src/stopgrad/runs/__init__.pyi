@@ -37,6 +37,7 @@ from .setup import check_same_data as check_same_data
 from .setup import check_sizes as check_sizes
 from .setup import describe_run as describe_run
 from .setup import fit_sizes as fit_sizes
+from .setup import has_size_of as has_size_of
 from .setup import load_images as load_images
 from .setup import load_model as load_model
 from .setup import load_run as load_run

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
@@ -203,24 +203,34 @@ def load_images(
     """
     if not are_colours(config.reading.bands) and config.reading.bands != ALL_BANDS:
         check_channels(len(config.reading.bands), config)  # before hours of decoding
-    dataset = load_dataset(
-        spec,
-        side=side_of(config, like=like),
-        reading=reading_of(config, split=split, like=like),
-        bad_images=config.bad_images,
-        changed=changed,
-        track=track,
-    )
+    how: dict[str, Any] = {"bad_images": config.bad_images, "changed": changed, "track": track}
+    side, reading = side_of(config, like=like), reading_of(config, split=split, like=like)
+    dataset = load_dataset(spec, side=side, reading=reading, **how)
+    if not has_size_of(like, dataset, side=side):
+        dataset = load_dataset(spec, side=side, reading=reading._replace(square=True), **how)
     return fit_sizes(dataset, config)
 
 
 def side_of(config: Config, *, like: RunData | None = None) -> int:
     """px. The side at which images are stored: that of a run's, if they were smaller squares.
 
-    `like` as for `load_images`: an image of that size keeps it, whatever lies next to it.
+    Squares of an array in memory keep their side, also a larger one. `like` as for `load_images`:
+    an image of that size keeps it, whatever lies next to it.
     """
-    height, width = like.get("size", (0, 0)) if like else (0, 0)
-    return height if 0 < height == width < config.image_side else config.image_side
+    if like is None or not _are_squares(like):
+        return config.image_side
+    kept = like["spec"].startswith("arrays:")
+    return like["size"][0] if kept else min(like["size"][0], config.image_side)
+
+
+def has_size_of(like: RunData | None, dataset: Dataset, *, side: int) -> bool:
+    """Whether whole images are seen as those of a run, if these are squares of this side, px."""
+    return like is None or not _are_squares(like) or dataset.train.whole_size == (side, side)
+
+
+def _are_squares(like: RunData) -> bool:
+    height, width = like.get("size", (0, 1))
+    return height == width
 
 
 def reading_of(config: Config, *, split: str, like: RunData | None = None) -> Reading:

@@ -64,6 +64,35 @@ def test_an_odd_file_changes_no_features_of_the_others(tmp_path: Path) -> None:
 
 @pytest.mark.input(
     "oddity",
+    what="images of one other size, in files or in memory, for a run on squares",
+    happens="made centred squares of the size of the run's, alone and among others",
+)
+def test_images_of_another_size_are_seen_at_that_of_the_run(tmp_path: Path) -> None:
+    chance = np.random.default_rng(0)
+    whole = [chance.integers(0, 256, (12, 12, 3), dtype=np.uint8) for _ in range(16)]
+    run = stopgrad.pretrain(_write(tmp_path / "whole", whole), out=tmp_path / "run", **SMALL)
+    small = [chance.integers(0, 256, (8, 9, 3), dtype=np.uint8) for _ in range(4)]
+    alone = run.embed(_write(tmp_path / "alone", small))
+    among = run.embed(_write(tmp_path / "among", [*small, whole[0]]))
+    assert np.array_equal(among[:4], alone)
+    assert np.array_equal(run.embed(np.stack(small)), alone)
+
+
+@pytest.mark.input(
+    "oddity",
+    what="files for a run on an array of squares larger than image_size",
+    happens="seen at the size of the array",
+)
+def test_files_are_seen_at_the_size_of_the_array_that_a_run_learned_from(tmp_path: Path) -> None:
+    chance = np.random.default_rng(0)
+    whole = chance.integers(0, 256, (16, 40, 40, 3), dtype=np.uint8)
+    run = stopgrad.pretrain(whole, out=tmp_path / "run", **SMALL)
+    own = run.embed(whole)
+    assert np.array_equal(run.embed(_write(tmp_path / "files", list(whole[:4]))), own[:4])
+
+
+@pytest.mark.input(
+    "oddity",
     what="splits of images of more than 8 bits that differ in their range",
     happens="scored by the levels of the run",
 )
