@@ -194,6 +194,17 @@ def test_classes_that_the_test_split_numbers_otherwise_are_matched_by_name(root)
     assert unused == ("label", "'ten' is not in train", ("test.parquet:2",))
 
 
+def test_classes_may_be_called_by_numbers_in_another_order(root):
+    for split, names in (("train", ["1", "10", "2"]), ("test", ["1", "2", "10"])):
+        features = {"label": {"_type": "ClassLabel", "names": names}}
+        path = root / f"{split}-00000-of-00001.parquet"
+        write(path, range(3), features=features, label=[0, 1, 2])
+    found = load_dataset(str(root))
+    assert found.train.class_names == ("1", "10", "2")
+    assert found.train.labels.tolist() == [0, 1, 2]
+    assert found.test.labels.tolist() == [0, 2, 1]
+
+
 def test_file_without_an_image_column_is_refused(root):
     pq.write_table(pa.table({"text": ["a"], "label": [0]}), root / "train.parquet")
     with pytest.raises(DataError, match=r"no image column .*text, label.*\{bytes, path\}"):

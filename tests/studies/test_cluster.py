@@ -300,6 +300,18 @@ def test_a_held_job_is_cancelled_unless_it_is_at_work_from_before(
     assert (NEVER_BEGUN in codes) is not begun
 
 
+def test_of_a_job_whose_end_is_seen_late_its_own_word_counts(tmp_path: Path) -> None:
+    """A network file system may show a file half a minute after it was written."""
+    engine, folder = cluster(DictEngine()), RunFolder(tmp_path)
+    assert engine.worked_s(folder, 1) == 0.0  # it never began, however long it was queued
+    write_begin(tmp_path, 1, JobBegin("here", os.stat(tmp_path).st_mtime - 60.0))
+    assert engine.worked_s(folder, 1) == pytest.approx(60.0, abs=30.0)
+    assert engine.final_code(folder, 1, MISSING) == MISSING
+    write_exit(tmp_path, 1, JobExit(0, 5.0))
+    assert engine.final_code(folder, 1, MISSING) == 0
+    assert engine.worked_s(folder, 1) == 5.0
+
+
 def test_a_submission_without_an_answer_is_not_repeated_when_it_arrived(tmp_path: Path) -> None:
     class Unheard(DictEngine):
         def submit(self, folder: RunFolder, claim: JobClaim) -> str | None:
@@ -442,6 +454,7 @@ def test_a_machine_without_slurm_is_told_at_once(
         (Where(devices=2), "--devices 2 with --on local"),
         (Where("slurm", devices=0), "--devices 0"),
         (Where("ray", slurm={"time": "1"}), "--slurm with --on ray"),
+        (Where("slurm", slurm={"job_name": "x"}), "--slurm job_name=x"),
     ],
 )
 def test_options_that_do_not_go_together_are_named(where: Where, text: str) -> None:

@@ -12,6 +12,8 @@ from stopgrad.errors import InterruptedStudyError, StorageError
 from stopgrad.evaluation import Key
 from stopgrad.report.study_text import study_markdown
 from stopgrad.studies import load_results, run_study, runner
+from stopgrad.studies.folder import RunAttempt
+from stopgrad.studies.results import study_overview
 from stopgrad.studies.task import StudyTask, next_task
 from tests.studies import instant
 from tests.studies.instant import (
@@ -37,6 +39,26 @@ def test_every_run_is_trained_then_scored_and_nothing_is_done_twice(tmp_path: Pa
     executor.started.clear()
     assert conduct(prepare(tmp_path / "s"), executor) == {}
     assert executor.started == []
+
+
+def test_a_run_that_lacks_nothing_has_not_failed(tmp_path: Path) -> None:
+    """Another study may have given it a task that did, or somebody repeated its command."""
+    prepared, executor = prepare(tmp_path / "s"), InstantExecutor()
+    conduct(prepared, executor)
+    folder = prepared.directory.folder(run_of(prepared, "a", 0))
+    bad = {"stage": "finetune", "exit_code": 4, "reason": "not finite", "words": [], "process": 1}
+    line = bad | {"began": "2026-01-01T00:00:00+00:00", "wall_s": 1.0}
+    with (folder.path / "attempts.jsonl").open("a") as file:
+        file.write(json.dumps(line) + "\n")
+    assert conduct(prepare(tmp_path / "s"), executor) == {}
+    found = study_overview(prepared.directory, prepared.directory.read("mine"))
+    assert [(arm.done, arm.failed) for arm in found.arms] == [(2, 0), (2, 0)]
+
+
+def test_a_process_of_several_that_was_killed_is_tried_again() -> None:
+    tried = {code: RunAttempt("pretrain", code, "", "", 0.0, [], 1).may_pass for code in (1, 4)}
+    tried |= {code: RunAttempt("pretrain", code, "", "", 0.0, [], 1).may_pass for code in (-9, 137)}
+    assert tried == {1: False, 4: False, -9: True, 137: True}
 
 
 def test_more_seeds_cost_their_own_runs_alone_and_the_table_has_all(tmp_path: Path) -> None:

@@ -66,6 +66,12 @@ def check_place(where: Where) -> None:
         )
     if where.slurm and where.on != "slurm":
         raise ConfigError(f"--slurm with --on {where.on}", expected="--on slurm")
+    for name in {*where.slurm} & {"job_name", "job-name", "array"}:
+        raise ConfigError(
+            f"--slurm {name}={where.slurm[name]}",
+            expected="other options of sbatch",
+            hint="a study names its jobs itself, and finds them again by their names",
+        )
 
 
 def _check_engine(where: Where, directory: StudyDirectory) -> None:

@@ -35,7 +35,6 @@ PASSING = (
     "standby mode",
     "maxsubmit",  # of jobs that an account may have in the queue
 )
-OURS = ("job_name", "job-name", "J", "array", "a")  # options by which jobs are found again
 
 
 class SlurmQueue:
@@ -53,12 +52,6 @@ class SlurmQueue:
                 "--on slurm without sbatch or submitit",
                 expected="a machine that submits jobs, with both",
                 hint="pip install 'stopgrad[slurm]' there",
-            )
-        if taken := sorted({*options} & {*OURS}):
-            raise ConfigError(
-                f"--slurm {taken[0]}={options[taken[0]]}",
-                expected="another option of sbatch",
-                hint="the study names its jobs, by which it finds them again",
             )
         self._folder = study.absolute() / "slurm"
         self._options = {"signal": SIGNAL} | dict(options)
