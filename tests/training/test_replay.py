@@ -120,25 +120,44 @@ class OnCuda(torch.Tensor):
     is_cuda = True  # type: ignore[assignment]
 
 
+class Meeting:
+    """A barrier to which the last process comes after so many seconds."""
+
+    def __init__(self, seconds: float) -> None:
+        self.end = time.monotonic() + seconds
+
+    def is_completed(self) -> bool:
+        return time.monotonic() > self.end
+
+    def wait(self) -> None:
+        pass
+
+
 @pytest.mark.parametrize("silent", [False, True])
-def test_processes_wait_for_one_at_work_longer_than_the_timeout_while_it_is_alive(
-    silent: bool,
+def test_processes_wait_for_one_at_work_longer_than_the_timeout_while_it_is_heard_from(
+    monkeypatch: pytest.MonkeyPatch, silent: bool
 ) -> None:
-    store, none = dist.HashStore(), cast("Any", None)
-    for rank in (0, 1):
-        store.set(f"beat-{rank}", str(time.time() - (77 if silent and rank == 0 else -100)))
-    first, second = (
-        Processes(rank, 2, torch.device("cpu"), none, none, store, timeout=0.3) for rank in (0, 1)
-    )
-    timer = threading.Timer(1.5, first.meet)  # at work for so many seconds
-    timer.start()
-    if silent:
-        with pytest.raises(LostProcessError, match=r"process 0 .7. s. not heard from"):
-            second.meet()
-    else:
-        second.meet()
-        assert timer.finished.is_set()
-    timer.join()
+    store, none, stop = dist.HashStore(), cast("Any", None), threading.Event()
+
+    def beat() -> None:  # by a clock that is a day behind
+        while not stop.wait(0.05):
+            for rank in range(1 if silent else 2):
+                store.set(f"beat-{rank}", str(time.time() - 86400))
+
+    monkeypatch.setattr(dist, "barrier", lambda **how: Meeting(60.0 if silent else 2.0))
+    monkeypatch.setattr("stopgrad.method.processes.BEAT", 0.1)
+    first = Processes(0, 2, torch.device("cpu"), none, none, store, timeout=1.0)
+    beating = threading.Thread(target=beat)
+    beating.start()
+    try:
+        if silent:
+            with pytest.raises(LostProcessError, match="not heard from"):
+                first.meet()
+        else:
+            first.meet()
+    finally:
+        stop.set()
+        beating.join()
 
 
 @pytest.mark.parametrize("seconds", [0.0, 1.0])

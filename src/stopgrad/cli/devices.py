@@ -58,7 +58,7 @@ def train_together(arguments: Sequence[str], *, devices: int) -> int:
         run_id=str(os.getpid()),
         max_restarts=0,
         logs_specs=DefaultLogsSpecs(),
-        **_patience(LaunchConfig),
+        **_how(LaunchConfig),
     )
     command = ["-u", "-P", "-m", "stopgrad", *_without_devices(arguments)]
     asked = _pass_on_other_signals()
@@ -74,10 +74,16 @@ def train_together(arguments: Sequence[str], *, devices: int) -> int:
     return 0
 
 
-def _patience(launch: type) -> dict[str, Any]:
-    """How long a process may take to save after a signal; torch kills it after 30 s by default."""
-    known = "shutdown_timeout" in signature(launch).parameters
-    return {"shutdown_timeout": SAVING_S} if known else {}
+def _how(launch: type) -> dict[str, Any]:
+    """How long a process may take to save after a signal, after which torch kills it; and signals.
+
+    SIGHUP stays ignored where it is, as under nohup.
+    """
+    wanted: dict[str, Any] = {"shutdown_timeout": SAVING_S}
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        wanted["signals_to_handle"] = "SIGTERM,SIGINT,SIGQUIT"
+    known = signature(launch).parameters
+    return {name: value for name, value in wanted.items() if name in known}
 
 
 def _check(devices: int) -> None:
@@ -103,8 +109,6 @@ def _without_devices(arguments: Sequence[str]) -> Iterator[str]:
 def _pass_on_other_signals() -> list[int]:
     """Turns SIGUSR1 and SIGUSR2, which the agent does not know, into SIGTERM, which it forwards.
 
-    SIGHUP stays ignored where it is.
-
     Returns:
         Those that have come, for the exit code.
     """
@@ -113,8 +117,6 @@ def _pass_on_other_signals() -> list[int]:
         asked.append(number)
         os.kill(os.getpid(), signal.SIGTERM)
 
-    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # under nohup: the agent would end on it
-        os.environ["TORCHELASTIC_SIGNALS_TO_HANDLE"] = "SIGTERM,SIGINT,SIGQUIT"
     asked = list[int]()
     for number in (signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, pass_on)

@@ -13,6 +13,7 @@ from .costs import read_costs as read_costs
 from .costs import start_meter as start_meter
 from .evaluate import Selection as Selection
 from .evaluate import evaluate_run as evaluate_run
+from .evaluate import is_by as is_by
 from .evaluate import is_scored_on as is_scored_on
 from .evaluate import newest_measures as newest_measures
 from .evaluate import scored as scored

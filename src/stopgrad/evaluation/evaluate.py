@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import torch
 
-from stopgrad.config import Config, config_to_dict
+from stopgrad.config import Config, config_to_dict, key_paths
 from stopgrad.evaluation.costs import energy, read_costs
 from stopgrad.evaluation.features import Features, Score, embed, pixel_features
 from stopgrad.evaluation.format import SUBJECTS, labels_text
@@ -158,8 +158,13 @@ def _is_of(record: Record, run: TrainedRun) -> bool:
     """Whether a record is of this run: a folder of its own may hold those of several."""
     own = run.info.data["fingerprint"]
     learned_from = record.data.get("pretrained_on", record.data.get("fingerprint", own))
-    config = config_to_dict(Config()) | (record.config or {})
-    return learned_from == own and config == config_to_dict(run.info.config)
+    return learned_from == own and is_by(record, run.info.config)
+
+
+def is_by(record: Record, config: Config) -> bool:
+    """Whether a record is of this config; of older ones the knobs that were not there yet count."""
+    usual, of = key_paths(config_to_dict(Config())), key_paths(record.config or {})
+    return record.config is None or usual | of == key_paths(config_to_dict(config))
 
 
 def is_scored_on(record: Record, images: Images) -> bool:

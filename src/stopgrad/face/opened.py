@@ -111,7 +111,7 @@ class OpenedRun:
                 expected="the same images",
                 hint="give them as stopgrad.Run(path, data=...), or a path with --data",
             )
-        return self._given or Data(spec)
+        return Data(spec) if self._given is None else self._given  # whose length takes reading
 
     def read_by(self, config: Config, data: AnyData | None) -> tuple[Data, Config]:
         """The named images, or the run's own, and the config with their columns."""

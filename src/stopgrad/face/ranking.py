@@ -100,7 +100,7 @@ def _storing(config: Config, like: RunData | None) -> tuple[object, ...]:
     """All values of a config that decide how images are stored and seen whole."""
     reading = runs.reading_of(config, split="auto", like=like)
     side = runs.side_of(config, like=like)
-    return (side, reading, config.views.size, config.encoder)
+    return (side, runs.are_squares(like), reading, config.views.size, config.encoder)
 
 
 def _different(opened: Sequence[Run], why: str = "") -> DataError:

@@ -94,11 +94,16 @@ class Note(NamedTuple):
         return {of: Unread(self.pages.get(of, ()), self.bands.get(of, ())) for of in files}
 
 
+def _plain(reading: Reading) -> Sequence[object]:
+    """As stores have it: `square`, which no store of a user has, only where it is set."""
+    return reading if reading.square else reading[:-1]
+
+
 def store_key(source: DataSource, *, side: int | None) -> str:
     """sha256 in hex of everything in a user's hands that decides the bytes of a store."""
     parts: list[object] = [FORMAT, KEYED, source.name, source.root, source.stamps, side]
     if source.reading != BY_RULE:
-        parts.append(source.reading)
+        parts.append(_plain(source.reading))
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
@@ -331,7 +336,7 @@ def _as_parquet(columns: dict[str, list[Any]], reading: Reading = BY_RULE) -> by
     arrays = {name: pa.array(v, kinds.get(name, pa.string())) for name, v in columns.items()}
     data, table = pa.BufferOutputStream(), pa.table(arrays)
     if reading != BY_RULE:
-        table = table.replace_schema_metadata({READING: json.dumps(reading)})
+        table = table.replace_schema_metadata({READING: json.dumps(_plain(reading))})
     pq.write_table(table, data)
     content: bytes = data.getvalue().to_pybytes()
     return content

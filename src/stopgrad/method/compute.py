@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal, NamedTuple, TypeVar, cast
+from typing import Any, Literal, NamedTuple, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -263,17 +263,23 @@ def plain_torch() -> Iterator[None]:
 @contextmanager
 def _full_precision() -> Iterator[None]:
     """A context in which matrix products in fp32 have all their digits."""
-    before = "highest"
-    with suppress(RuntimeError):  # set by torch's newer switches, which do not mix with this one
+    backends: Any = torch.backends
+    switches = (backends.cuda.matmul, backends.mkldnn.matmul)
+    found, before = [each.fp32_precision for each in switches], None
+    with suppress(RuntimeError):  # the old switch refuses to be read where only new ones are set
         before = torch.get_float32_matmul_precision()
-    if before == "highest":
-        yield
-        return
-    torch.set_float32_matmul_precision("highest")
+    if before is None:
+        for each in switches:
+            each.fp32_precision = "ieee"
+    elif before != "highest":
+        torch.set_float32_matmul_precision("highest")
     try:
         yield
     finally:
-        torch.set_float32_matmul_precision(before)
+        if before not in (None, "highest"):
+            torch.set_float32_matmul_precision(before)
+        for each, value in zip(switches, found, strict=True):
+            each.fp32_precision = value
 
 
 def set_back_torch() -> None:

@@ -13,6 +13,7 @@ adds in another order than one that was not stopped, and differs from it in the 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import logging
 import os
@@ -39,6 +40,7 @@ from stopgrad.errors import (
 
 VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 BEAT = 1.0  # s between two heartbeats
+WAIT_S = 0.01  # between two looks whether all processes have come to a meeting
 SILENT = 10.0  # s without one, after which a process counts as silent
 
 log = logging.getLogger(__name__)
@@ -80,7 +82,7 @@ class Processes:
     timeout: float = 120.0  # s that a process waits for the others
     stopping: threading.Event = field(default_factory=threading.Event)
     beating: threading.Thread | None = None
-    meetings: int = 0  # see `meet`
+    waiting: dist.ProcessGroup | None = None  # whose collectives wait for as long as it takes
 
     @property
     def is_first(self) -> bool:
@@ -183,24 +185,27 @@ class Processes:
     def meet(self) -> None:
         """Waits until all have come here, however long one of them works, while all are alive.
 
-        A collective would give up after the timeout.
+        Other collectives give up after the timeout.
 
         Raises:
             StopgradError: The error that another process noted, or that one is lost.
         """
-        self.meetings += 1
-        here, all_here = f"met-{self.meetings}", f"met-{self.meetings}-all"
         with self._naming_who_is_lost():
-            if self.store.add(here, 1) == self.count:
-                self.store.set(all_here, "")
-        while True:
-            try:
-                self.store.wait([all_here], timedelta(seconds=BEAT))
-                return
-            except RuntimeError:  # not yet, or the store has gone
-                found = self._ask(self._noted)
-                if found is None or found[0] is not None or max(found[1]) > self.timeout:
-                    raise self._why(or_else="a process has ended") from None
+            all_here = dist.barrier(group=self.waiting, async_op=True)
+            beats, looked = [""] * self.count, time.monotonic()
+            heard = [looked] * self.count
+            while not all_here.is_completed():
+                time.sleep(WAIT_S)
+                if (now := time.monotonic()) < looked + BEAT:
+                    continue
+                before, beats, looked = beats, self._ask(self._beats) or beats, now
+                heard = [
+                    then if old == new else now
+                    for old, new, then in zip(before, beats, heard, strict=True)
+                ]
+                if now > min(heard) + self.timeout:
+                    raise self._why(or_else="a process does not answer")
+            all_here.wait()
 
     def leave(self, error: BaseException | None) -> None:
         """Leaves the others; with an error, after noting it for them."""
@@ -265,9 +270,12 @@ class Processes:
         """The first error that a process has noted, and s since each one's last heartbeat."""
         errors = (f"error-{rank}" for rank in range(self.count))
         first = next((json.loads(self.store.get(e)) for e in errors if self.store.check([e])), None)
+        return first, [time.time() - float(beat or 0) for beat in self._beats()]
+
+    def _beats(self) -> list[str]:
+        """The newest heartbeat of each process, "" before the first."""
         names = [f"beat-{rank}" for rank in range(self.count)]
-        beats = [float(self.store.get(n)) if self.store.check([n]) else 0.0 for n in names]
-        return first, [time.time() - beat for beat in beats]
+        return [self.store.get(n).decode() if self.store.check([n]) else "" for n in names]
 
     def _ask(self, question: Callable[[], T]) -> T | None:
         """The store's answer; None when it is gone, or its machine is silent for `SILENT`."""
@@ -292,6 +300,7 @@ class Processes:
                 return
 
 
+_joinings = itertools.count()  # of this operating-system process, which may train several times
 _joined: list[Processes] = []  # the group of this operating-system process, while it is open
 
 
@@ -335,9 +344,11 @@ def _group(device: torch.device, *, share: bool, timeout: float) -> Processes:
         # torchrun keeps the store when it restarts its processes: the addresses and errors that
         # the earlier ones have written there must not be read.
         attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-        store = dist.distributed_c10d.PrefixStore(f"attempt-{attempt}", found)
+        name = f"attempt-{attempt}-{next(_joinings)}"
+        store = dist.distributed_c10d.PrefixStore(name, found)
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=limit)
         messages = dist.new_group(backend="gloo", timeout=limit)
+        waiting = dist.new_group(backend="gloo", timeout=timedelta(days=30))
     except (RuntimeError, ValueError) as error:
         raise ConfigError(
             f"the processes did not find each other ({str(error).splitlines()[0][:200]})",
@@ -347,8 +358,10 @@ def _group(device: torch.device, *, share: bool, timeout: float) -> Processes:
     tensors = dist.group.WORLD
     assert isinstance(tensors, dist.ProcessGroup)
     assert isinstance(messages, dist.ProcessGroup)
+    assert isinstance(waiting, dist.ProcessGroup)
+    rank, count = dist.get_rank(), dist.get_world_size()
     return Processes(
-        dist.get_rank(), dist.get_world_size(), device, tensors, messages, store, timeout
+        rank, count, device, tensors, messages, store, timeout=timeout, waiting=waiting
     )
 
 

@@ -33,6 +33,7 @@ from .scoring import labelled_images as labelled_images
 from .scoring import split_to_score as split_to_score
 from .setup import TrainedRun as TrainedRun
 from .setup import TrainingImages as TrainingImages
+from .setup import are_squares as are_squares
 from .setup import check_same_data as check_same_data
 from .setup import check_sizes as check_sizes
 from .setup import describe_run as describe_run

@@ -205,7 +205,10 @@ def load_images(
         check_channels(len(config.reading.bands), config)  # before hours of decoding
     how: dict[str, Any] = {"bad_images": config.bad_images, "changed": changed, "track": track}
     side, reading = side_of(config, like=like), reading_of(config, split=split, like=like)
-    dataset = load_dataset(spec, side=side, reading=reading, **how)
+    # A run's own images lie in the cache as they were read for it.
+    own = like is not None and isinstance(spec, str) and spec_to_keep(spec) == like["spec"]
+    first = config.image_side if own else side
+    dataset = load_dataset(spec, side=first, reading=reading, **how)
     if not has_size_of(like, dataset, side=side):
         dataset = load_dataset(spec, side=side, reading=reading._replace(square=True), **how)
     return fit_sizes(dataset, config)
@@ -217,7 +220,7 @@ def side_of(config: Config, *, like: RunData | None = None) -> int:
     Squares of an array in memory keep their side, also a larger one. `like` as for `load_images`:
     an image of that size keeps it, whatever lies next to it.
     """
-    if like is None or not _are_squares(like):
+    if like is None or not are_squares(like):
         return config.image_side
     kept = like["spec"].startswith("arrays:")
     return like["size"][0] if kept else min(like["size"][0], config.image_side)
@@ -225,11 +228,13 @@ def side_of(config: Config, *, like: RunData | None = None) -> int:
 
 def has_size_of(like: RunData | None, dataset: Dataset, *, side: int) -> bool:
     """Whether whole images are seen as those of a run, if these are squares of this side, px."""
-    return like is None or not _are_squares(like) or dataset.train.whole_size == (side, side)
+    packed = dataset.train.whole_side > 0  # a store has one size
+    return packed or not are_squares(like) or dataset.train.whole_size == (side, side)
 
 
-def _are_squares(like: RunData) -> bool:
-    height, width = like.get("size", (0, 1))
+def are_squares(like: RunData | None) -> bool:
+    """Whether a run's images are known to be squares, as other images then become for it."""
+    height, width = like.get("size", (0, 1)) if like else (0, 1)
     return height == width
 
 

@@ -215,6 +215,9 @@ class ClusterJob:
             if found is None:
                 return
             job = found[self._claim.name].job if self._claim.name in found else None
+            if job is None and self._stopping:
+                self._refused = True
+                return
         self._tried = True
         try:
             job = job or engine.submit(self._folder, self._claim)

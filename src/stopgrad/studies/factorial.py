@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from stopgrad.config import knob_values
+from stopgrad.errors import ConfigError
 from stopgrad.evaluation import Paired, Pairs, corrected, paired
 from stopgrad.studies.definition import Place, labels_of
 from stopgrad.studies.plan import Choices, arm_configs, by_path
@@ -34,7 +35,11 @@ def grid(stored: StoredStudy) -> dict[str, Mapping[str, Any]]:
     """The knob values of each arm; none unless the arms are a full grid of two or more knobs."""
     study, choices = stored.study, Choices(stored.preset, stored.overrides, stored.seeds)
     keys = {key for arm in study.arms for key in by_path(arm.changes)}
-    found = {arm: knob_values(of) for arm, of in arm_configs(stored.source, choices).items()}
+    try:
+        configs = arm_configs(stored.source, choices) if len(keys) > 1 else {}
+    except ConfigError:  # by a rule that is younger than the study
+        return {}
+    found = {arm: knob_values(config) for arm, config in configs.items()}
     levels = {key: {str(values[key]) for values in found.values()} for key in keys}
     varied = sorted(key for key, values in levels.items() if len(values) > 1)
     spots = {tuple(str(values[key]) for key in varied) for values in found.values()}

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, cast
 
-from stopgrad.config import Config, Task, config_to_dict
+from stopgrad.config import Config, Task
 from stopgrad.errors import InterruptedRunError
 from stopgrad.evaluation import (
     RECORDS,
@@ -21,6 +21,7 @@ from stopgrad.evaluation import (
     also_when_stopped,
     append,
     append_cost,
+    is_by,
     is_scored_on,
     records_of,
     scored,
@@ -298,5 +299,5 @@ def _is_of(record: Record, info: RunInfo, *, split: EvaluationSplit) -> bool:
         and (record.labels, record.split, record.epoch) == (data["labels"], split.name, epoch)
         and is_scored_on(record, split.test)
         and record.data["fingerprint"] == data["fingerprint"]
-        and config_to_dict(Config()) | (record.config or {}) == config_to_dict(info.config)
+        and is_by(record, info.config)
     )

@@ -561,6 +561,24 @@ def test_a_class_may_be_called_train(tmp_path: Path) -> None:
     assert found.test is None
 
 
+def test_words_of_a_file_make_no_labels_of_images(tmp_path: Path) -> None:
+    for number in range(2):
+        np.savez(tmp_path / f"class_{number}.npz", COLOUR)
+    assert len(load_dataset(str(tmp_path)).train) == 2 * len(COLOUR)
+
+
+def test_parts_of_one_file_are_no_classes_because_one_is_called_train(tmp_path: Path) -> None:
+    parts = {f"images_{part}": COLOUR for part in ("train", "query", "gallery")}
+    found = load_dataset(saved(tmp_path / "set.npz", **parts))
+    assert (len(found.train), found.train.labels) == (len(COLOUR), None)
+
+
+def test_any_vector_of_matlab_counts_no_images(tmp_path: Path) -> None:
+    others = {"rows": np.arange(GRAY.shape[2])[None]}
+    found = load_dataset(saved(tmp_path / "set.mat", images=GRAY, **others))
+    assert len(found.train) == len(GRAY)
+
+
 @pytest.mark.input(
     "oddity",
     what="packed copies beside files of arrays (torchvision's MNIST/raw)",

@@ -78,6 +78,18 @@ def test_images_of_another_size_are_seen_at_that_of_the_run(tmp_path: Path) -> N
     assert np.array_equal(run.embed(np.stack(small)), alone)
 
 
+def test_a_runs_own_images_named_again_are_not_decoded_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STOPGRAD_CACHE", str(tmp_path / "cache"))
+    chance = np.random.default_rng(0)
+    whole = [chance.integers(0, 256, (12, 12, 3), dtype=np.uint8) for _ in range(16)]
+    folder = _write(tmp_path / "whole", whole)
+    run = stopgrad.pretrain(folder, out=tmp_path / "run", **SMALL)
+    assert np.array_equal(run.embed(folder), run.embed())
+    assert len(list((tmp_path / "cache" / "images").iterdir())) == 1
+
+
 @pytest.mark.input(
     "oddity",
     what="files for a run on an array of squares larger than image_size",

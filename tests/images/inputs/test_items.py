@@ -74,11 +74,22 @@ def test_a_column_of_classes_goes_before_numbers_with_a_better_name() -> None:
     class Rows(HubRows):
         def __getitem__(self, index: int) -> dict[str, Any]:
             row = super().__getitem__(index)
-            return {"img": row["img"], "label": 7, "kind": row["fine_label"]}
+            return {"img": row["img"], "label": 7, "category": row["fine_label"]}
 
     rows = Rows()
-    rows.features = {"img": None, "label": object(), "kind": rows.features["fine_label"]}
+    rows.features = {"img": None, "label": object(), "category": rows.features["fine_label"]}
     assert read(rows) == (("u", "v"), CLASSES)
+
+
+def test_a_column_of_classes_that_rows_lack_is_not_asked_for() -> None:
+    """As after `with_transform` of the Hub's library."""
+
+    class Rows(HubRows):
+        def __getitem__(self, index: int) -> dict[str, Any]:
+            row = super().__getitem__(index)
+            return {"image": row["img"], "labels": row["fine_label"]}
+
+    assert read(Rows())[1] == CLASSES
 
 
 def test_rows_in_memory_are_read_again_by_the_column_that_a_config_names() -> None:

@@ -160,6 +160,20 @@ def test_row_numbers_from_0_name_no_images_called_by_numbers_from_1(
     assert train_labels(load_dataset(str(root))) == (("a", "b", "c"), [0, 1, 2] * 4)
 
 
+@pytest.mark.parametrize("extra", ["id", "", "nearest"])
+def test_a_column_called_as_files_are_goes_before_one_that_names_more_images(
+    root: Path, extra: str
+) -> None:
+    """Several rows for an image, or another image in each row; an image is in no row."""
+    put(root, *NAMES)
+    named = [*NAMES[:-1], "gone.png"]
+    other = [str(n) for n in range(12)] if extra != "nearest" else [*NAMES[1:], NAMES[0]]
+    lines = [f"{n},{f},{label}" for n, f, label in zip(other, named, ABC, strict=True)]
+    csv(root, "labels.csv", f"{extra},filename,label", lines)
+    labels = train_labels(load_dataset(str(root)))[1]
+    assert labels == [*[0, 1, 2] * 3, 0, 1, -1]
+
+
 @pytest.mark.input(
     "label",
     what="masks with the names of the images, and a table of labels",

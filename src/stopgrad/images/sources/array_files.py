@@ -22,6 +22,7 @@ from stopgrad.errors import DataError
 from stopgrad.images.sources.array_images import AnyArray
 from stopgrad.images.sources.endings import array_kind, why_broken
 from stopgrad.images.sources.limits import refuse_bomb
+from stopgrad.images.sources.names import ARRAY_LABELS, words_of
 
 BLOCK_BYTES = 1 << 22  # of rows that are in memory at a time
 IDX_TYPES = {8: "u1", 9: "i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}  # by their code
@@ -257,8 +258,11 @@ def _mat(path: Path) -> list[StoredArray]:
     refuse_bomb(8 * sum(math.prod(shape) for _, shape, _ in listed), path.stat().st_size,
                 where=str(path))  # fmt: skip
     found = []
-    sizes = ((math.prod(shape), max(shape, default=0)) for _, shape, _ in listed)
-    lengths = {count for count, longest in sizes if count == longest}  # of vectors
+    lengths = {
+        math.prod(shape)
+        for name, shape, _ in listed
+        if max(shape, default=0) == math.prod(shape) and {*words_of(name)} & {*ARRAY_LABELS}
+    }
     for name, shape, kind in listed:
         if kind in ("cell", "struct", "object", "opaque", "function", "unknown"):
             found.append(StoredArray(name, (math.prod(shape),), np.dtype("V1"), lambda: iter(())))

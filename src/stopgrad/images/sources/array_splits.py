@@ -4,9 +4,10 @@ An array belongs to the split that its own name says, or else its file's, or its
 `x_train`, `train/images`, `t10k-images-idx3-ubyte`, `..._valid_x.h5`. The images of a split are the
 array whose shape is one of images (`array_images`); of several, the one with the first of
 `IMAGE_WORDS` in its name; arrays whose names differ only in numbers are parts of one
-(`data_batch_1`, ...). The labels are an array of as many rows with one of `LABELS` in its name:
-numbers, text, or rows with a single 1 (one-hot). The user may name either. Files of images without
-any labels, named by different words, are one class each (`cat.npy`, `dog.npy`). All else is noted.
+(`data_batch_1`, ...). The labels are an array of as many rows with one of `ARRAY_LABELS` in its
+name: numbers, text, or rows with a single 1 (one-hot). The user may name either. Files of images
+without any labels, named by different words, are one class each (`cat.npy`, `dog.npy`). All else is
+noted.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import functools
 import math
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -34,8 +36,8 @@ from stopgrad.images.sources.labels import Label, as_labels, labels_of_rows, tex
 from stopgrad.images.sources.layout import are_classes
 from stopgrad.images.sources.named_splits import NamedSplit, contents_of
 from stopgrad.images.sources.names import (
+    ARRAY_LABELS,
     COARSE,
-    LABEL_WORDS,
     is_split,
     split_in,
     split_of,
@@ -54,8 +56,6 @@ from stopgrad.storage import few
 # The best first; a name with a word for labels is never that of images.
 IMAGE_WORDS = ("images", "image", "imgs", "img", "x", "pixels", "pictures", "photos", "data")
 OF_MANY = frozenset({"images", "imgs", "x", "pictures", "photos"})  # never the name of one image
-# An array called classes may hold their names: these come before it.
-LABELS = ("labels", "label", "y", "targets", "target", *LABEL_WORDS)
 NAME_LISTS = (  # CIFAR-10, CIFAR-100, STL-10
     *("batches.meta.txt", "fine_label_names.txt", "coarse_label_names.txt", "class_names.txt"),
 )
@@ -119,11 +119,13 @@ class _Part(NamedTuple):
 
 
 def _parts(arrays: Sequence[StoredArray], bands: bool) -> list[_Part]:
-    parts = []
+    parts, in_files = [], Counter(array.name.rpartition("/")[0] for array in arrays)
     for array in arrays:
         words = [_words(part) for part in array.name.split("/")]
         kept = tuple(word for of in words for word in of if not is_split(word))
-        own = {*words[-1], *(words[-2] if words[-1] == ["arr"] and len(words) > 1 else [])}
+        own = words[-1]
+        if own == ["arr"] and in_files[array.name.rpartition("/")[0]] == 1 < len(words):
+            own = [word for word in words[-2] if len(array.shape) < 3 or word not in ARRAY_LABELS]
         parts.append(_Part(array, None, split_in(array.name), kept, frozenset(own)))
     labelled = {part.array.shape[0] for part in parts if _is_label(part) and part.array.shape}
     return [
@@ -133,7 +135,7 @@ def _parts(arrays: Sequence[StoredArray], bands: bool) -> list[_Part]:
 
 
 def _is_label(part: _Part) -> bool:
-    return not part.last.isdisjoint(LABELS)
+    return not part.last.isdisjoint(ARRAY_LABELS)
 
 
 def _words(name: str) -> list[str]:
@@ -182,7 +184,8 @@ def _without_a_class_called_train(parts: list[_Part]) -> list[_Part]:
     """One of several files of a class each may be called as a split is: QuickDraw's trains."""
     said = [part for part in parts if part.split]
     kinds = [{*part.words} for part in parts if not part.split]
-    if len(said) != 1 or len(kinds) < 2 or any(map(_is_label, parts)):
+    in_files = all(part.array.name.endswith(".npy") for part in parts)
+    if len(said) != 1 or len(kinds) < 2 or not in_files or any(map(_is_label, parts)):
         return parts
     common, [own] = set.intersection(*kinds), said
     if {*own.words} != common or not common or any(not kind > common for kind in kinds):
@@ -305,7 +308,7 @@ def _open_stacks(images: Sequence[_Part]) -> Iterator[str]:
 def _label_order(part: _Part) -> tuple[Any, ...]:
     """Plain names first, fine labels before coarse ones."""
     name = part.array.name
-    return (part.rank(LABELS), "coarse" in part.last, len(part.last), _in_order(name))
+    return (part.rank(ARRAY_LABELS), "coarse" in part.last, len(part.last), _in_order(name))
 
 
 def _classes(images: Sequence[_Part], *, train: bool) -> list[Label]:

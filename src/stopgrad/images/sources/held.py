@@ -217,14 +217,23 @@ def _each(images: Any, reading: Reading) -> _Held:
 
 
 def _class_label(images: Any) -> str:
-    """The best column that a data set of the Hub's library calls a ClassLabel, as in Parquet."""
+    """The column of labels of a data set of the Hub's library by the rule for Parquet.
+
+    "" unless it is a ClassLabel there, and in the rows.
+    """
     features = getattr(images, "features", None)
-    known = [
-        name
-        for name, of in (features.items() if isinstance(features, Mapping) else ())
-        if isinstance(name, str) and isinstance(getattr(of, "names", None), list)
+    features = features if isinstance(features, Mapping) else {}
+    named = {name: isinstance(getattr(of, "names", None), list) for name, of in features.items()}
+    ranks = [
+        (rank, name)
+        for name, known in named.items()
+        if isinstance(name, str) and (rank := label_rank(name, known=known))
     ]
-    return min(known, key=lambda name: label_rank(name, known=True) or (), default="")
+    _, best = min(ranks, default=((), ""))
+    if not named.get(best) or len(images) == 0:
+        return ""
+    row = images[0]
+    return best if isinstance(row, Mapping) and best in row else ""
 
 
 def _own_names(images: Any, column: str = "", *, depth: int = 0) -> tuple[str, ...]:

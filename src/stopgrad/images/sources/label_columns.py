@@ -67,10 +67,11 @@ def label_column(file: GroupedFile, image: str, wanted: str = "") -> LabelColumn
         return LabelColumn(wanted)
     features = features_of(file.schema_arrow)
     names = [name for name in file.schema_arrow.names if name != image]
+    known = {name: features.get(name, {}).get("_type") == "ClassLabel" for name in names}
     ranks = {
-        name: label_rank(name, known=features.get(name, {}).get("_type") == "ClassLabel")
+        name: label_rank(name, known=known[name])
         for name in names
-        if not is_place(name, names)
+        if known[name] or not is_place(name, names)
     }
     found = sorted((rank, name) for name, rank in ranks.items() if rank is not None)
     fit, remarks = [], []

@@ -188,11 +188,11 @@ class _Places(NamedTuple):
 
 
 def _places(names: Sequence[str], *, given: bool) -> _Places:
-    """By names; numbers are indices into names that the data give, also where they are text."""
+    """By names; numbers are indices into names that the data give, before they are names."""
     by_name = {composed(name): place for place, name in enumerate(names)}
     if given:
         indices = {str(place): place for place in range(len(names))}
-        return _Places(indices | by_name, indices)
+        return _Places(indices | by_name, by_name | indices)
     values = Counter(int(name) for name in names if name.isdecimal())
     alone = [name for name in names if name.isdecimal() and values[int(name)] == 1]
     by_name = {str(int(name)): by_name[name] for name in alone} | by_name  # 00012 is 12

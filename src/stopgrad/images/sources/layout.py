@@ -139,15 +139,15 @@ def _innermost(images: Sequence[Found]) -> list[Found]:
 
 def _inner_splits(folders: Folders) -> Arrangement | None:
     """Splits in the second folder, if at least one folder has two kinds of them."""
-    folders = {name: _innermost(of) if name else list(of) for name, of in folders.items()}
-    splits = {name: splits_among(_first_folders(of)) for name, of in folders.items() if name}
+    inside = {name: _innermost(of) for name, of in folders.items() if name}
+    splits = {name: splits_among(_first_folders(of)) for name, of in inside.items()}
     parents = [n for n, of in splits.items() if "train" in of.values() and len({*of.values()}) > 1]
     if not parents:
         return None
     found: dict[str, list[Found]] = {}
     others = {name: list(images) for name, images in folders.items() if name not in parents}
     for parent in parents:
-        for name, images in by_folder(folders[parent]).items():
+        for name, images in by_folder(inside[parent]).items():
             if name in splits[parent]:
                 prefix = (parent,) if len(parents) > 1 else ()
                 found.setdefault(name, []).extend(_under(prefix, images))

@@ -54,6 +54,8 @@ LABEL_WORDS = (
     *("species", "diagnosis"),
 )
 LABEL_COLUMNS = (*LABEL_WORDS, "gt", "y")
+# An array called classes may hold their names: the others come before it.
+ARRAY_LABELS = ("labels", "label", "y", "targets", "target", *LABEL_WORDS)
 # Further words that the name of a column of labels may have.
 LABEL_FILLERS = frozenset(
     {"id", "idx", "index", "name", "number", "code", "text", "fine", "image", "img", "true"}

@@ -90,6 +90,7 @@ def choose_shards(
         ConfigError: For a split that is not there.
     """
     configs: dict[str, dict[str, list[str]]] = {}  # paths by configuration and split
+    places = list(places)
     again = {f"{p.path.removesuffix('.parquet')}.arrow" for p in places}  # of the same rows
     places = [place for place in places if place.path not in again]
     for place in sorted(places, key=lambda place: place.path):

@@ -59,6 +59,17 @@ class FileColumn(NamedTuple):
     alike: frozenset[str]  # the values that name several images
     as_header: bool = False  # whether what stands for a header is a row
 
+    @property
+    def named(self) -> int:
+        """How many images it names."""
+        return len({image.path for image in self.images if image is not None})
+
+    @property
+    def counts_rows(self) -> bool:
+        """Whether it holds 0, 1, 2, ..., and not each of them is an image."""
+        in_order = all(value == str(row) for row, value in enumerate(self.values))
+        return in_order and None in self.images
+
 
 def file_column(
     columns: Mapping[str, Sequence[Any]],
@@ -67,30 +78,36 @@ def file_column(
     *,
     wanted: str,
 ) -> FileColumn:
-    """The column that names the most images, and the image of each row."""
+    """The column that names images, and the image of each row.
+
+    A column with a name of `FILE_COLUMNS` goes before others, of which the one with the most images
+    counts; one that only counts rows comes last.
+    """
     if not images:
         raise UnfitTableError("there are no images that it could describe")
     order = [wanted] if wanted else sorted(columns, key=_file_rank)
     most = min(MOST_PARTS, max(len(image.parts) for of in (images, others) for image in of))
-    several = ""
+    several, counted = "", list[FileColumn]()
     for ending in (True, False):
         index, of_others = (_index(of, most, ending=ending) for of in (images, others))
         for parts in range(most, 0, -1):
-            counts = range(most, parts - 1, -1)
-            fit: list[tuple[int, FileColumn]] = []
+            counts, fit = range(most, parts - 1, -1), list[FileColumn]()
             for column in order:
-                values = ["" if value is None else str(value) for value in columns[column]]
-                keys = [_keys(value, counts, ending=ending) for value in values]
-                by = _matched(column, values, keys, index, of_others)
-                rows, named = sum(map(bool, values)), {f.path for f in by.images if f is not None}
-                if 2 * len(named) >= max(1, min(rows, len(images))):
-                    fit.append((len(named), by))
-                elif 2 * len(by.alike) >= max(1, rows) and not _is_named_label(column):
-                    several = several or column
+                by = _matched(column, columns, counts, ending, index, of_others)
+                rows = sum(map(bool, by.values))
+                if 2 * by.named < max(1, min(rows, len(images))):
+                    if 2 * len(by.alike) >= max(1, rows) and not _is_named_label(column):
+                        several = several or column
+                elif by.counts_rows and not wanted:
+                    counted.append(by)
+                elif wanted or _file_rank(column) < _file_rank("another"):
+                    return by
+                else:
+                    fit.append(by)
             if fit:
-                _, by = max(fit, key=lambda each: each[0])  # the first of equal ones
-                header = map(index.get, _keys(by.name, counts, ending=ending))
-                return by._replace(as_header=any(header) and _is_said(by.name, columns))
+                return max(fit, key=lambda by: by.named)  # the first of equal ones
+    if counted:
+        return counted[0]
     which = f"column {wanted!r} does not name" if wanted else "no column names"
     raise UnfitTableError(
         f"its column {several!r} holds {ALIKE}" if several else f"{which} the images"
@@ -109,20 +126,25 @@ def _is_row_number(column: str) -> bool:
 
 def _matched(
     column: str,
-    values: list[str],
-    keys: Iterable[Sequence[str]],
+    columns: Mapping[str, Sequence[Any]],
+    counts: range,
+    ending: bool,
     index: Mapping[str, Found | None],
     others: Mapping[str, Found | None],
 ) -> FileColumn:
     """The images of a column, by the first of the keys of each value that is known."""
+    values = ["" if value is None else str(value) for value in columns[column]]
+    keys = (_keys(value, counts, ending=ending) for value in values)
     firsts = [next((key for key in of if key in index or key in others), "") for of in keys]
     both = [*zip(values, firsts, strict=True)]
+    header = any(map(index.get, _keys(column, counts, ending=ending)))
     return FileColumn(
         column,
         values,
         [index.get(first) for first in firsts],
         frozenset(value for value, first in both if first and first not in index),
         frozenset(value for value, first in both if first in index and index[first] is None),
+        as_header=header and _is_said(column, columns),
     )
 
 
