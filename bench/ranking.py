@@ -3,10 +3,10 @@
     PYTHONPATH=src python bench/ranking.py results/2026-11-2*-*
     PYTHONPATH=src python bench/ranking.py results/2026-11-30-ranking-*/compare.jsonl
 
-The second reads fresh runs that no choice had seen, 12 settings at each of two N (an hour of two
-cores), which were made by
+The second reads fresh runs of 12 settings at each of three N, of which the first and the last chose
+RankMe, and the second checks it, with `--seeds 1 2` (two hours of two cores). They were made by
 
-    for EPOCHS in 4 8; do
+    for EPOCHS in 4 8 6; do
       stopgrad study run bench/ranking.yaml --data CIFAR10 --out fresh/$EPOCHS \
         --preset miniature --epochs $EPOCHS --seeds 1 --jobs 2 --threads 1
       stopgrad compare fresh/$EPOCHS/runs/*/run --json > fresh/$EPOCHS.jsonl
@@ -79,11 +79,14 @@ def read_runs(path: Path) -> Iterator[OrderedRun]:
 
 
 def read_compared(path: Path) -> Iterator[OrderedRun]:
-    """The runs that `stopgrad compare --json` has measured; each is an arm of its own."""
+    """The runs that `stopgrad compare --json` has measured, beside the study that they are of."""
+    slots = json.loads((path.parent / "studies" / "ranking.json").read_text())["slots"]
+    arms = {slot["run"]: slot["arm"] for slot in slots}
     for line in path.read_text().splitlines():
         row = json.loads(line)
         if row["kind"] == "run":
-            yield OrderedRun(str(path), row["run"], "", row["measures"], row["accuracies"])
+            arm = next(arms[part] for part in Path(row["run"]).parts if part in arms)
+            yield OrderedRun(str(path), arm, "", row["measures"], row["accuracies"])
 
 
 def tau(
