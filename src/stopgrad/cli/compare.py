@@ -54,8 +54,8 @@ def add(parser: argparse.ArgumentParser) -> None:
         "of one N, two seeds) the tau of RankMe is +0.75 with kNN (95 %: 0.51 to 0.89) and\n"
         "with the linear probe (0.45 to 0.90). It is the default because it was the best of\n"
         "these six measures on 24 runs before; the participation ratio, registered before\n"
-        "those, has +0.40 and +0.25. Between runs of different N the order may be reversed: a network\n"
-        "that has hardly begun to learn ranks high, with low retrieval."
+        "those, has +0.40 and +0.25. Between runs of different N the order may be\n"
+        "reversed: a network that has hardly begun to learn ranks high, with low retrieval."
     )
 
 
