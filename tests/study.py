@@ -570,7 +570,6 @@ Other data and encoders have not been tried.
 ## What is missing
 
 - Labels beyond N = {few}; `reproduction` at the published size, 800 epochs on a GPU.
-- Whether the factor of the survival rule holds on other data.
 - Other data than CIFAR-10.
 
 ## Make this page again
