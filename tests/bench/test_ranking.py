@@ -54,5 +54,8 @@ def test_lines_of_compare_are_runs_with_their_measures(tmp_path: Path) -> None:
     lines = [{"kind": "run", "run": "a", **found}, {"kind": "note", "note": "n"}]
     path = tmp_path / "compare.jsonl"
     path.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    (tmp_path / "studies").mkdir()
+    slots = {"slots": [{"run": "a", "arm": "low"}]}
+    (tmp_path / "studies" / "ranking.json").write_text(json.dumps(slots))
     [run] = read_compared(path)
-    assert (run.arm, run.values, run.accuracies) == ("a", *found.values())
+    assert (run.arm, run.values, run.accuracies) == ("low", *found.values())

@@ -279,7 +279,9 @@ def _full_precision() -> Iterator[None]:
         if before not in (None, "highest"):
             torch.set_float32_matmul_precision(before)
         for each, value in zip(switches, found, strict=True):
-            each.fp32_precision = value
+            each.fp32_precision = "none"  # as torch's common switch says
+            if each.fp32_precision != value:
+                each.fp32_precision = value
 
 
 def set_back_torch() -> None:

@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -198,6 +198,8 @@ class Processes:
                 time.sleep(WAIT_S)
                 if (now := time.monotonic()) < looked + BEAT:
                     continue
+                if (error := self._ask(lambda: self._noted()[0])) is not None:
+                    raise error_from_json(error)
                 before, beats, looked = beats, self._ask(self._beats) or beats, now
                 heard = [
                     then if old == new else now
@@ -320,6 +322,7 @@ def joined_on(device: torch.device, *, share: bool, timeout: float) -> Iterator[
         yield _joined[0] if _joined else None
         return
     here = _group(device, share=share, timeout=timeout)
+    here.store.set(f"beat-{here.rank}", str(time.time()))
     here.beating = threading.Thread(target=here.beat, daemon=True, name="beat")
     here.beating.start()
     _joined.append(here)
@@ -355,14 +358,10 @@ def _group(device: torch.device, *, share: bool, timeout: float) -> Processes:
             expected=f"all {os.environ['WORLD_SIZE']} within {timeout:g} s",
             hint="start them with the same torchrun command on every machine",
         ) from error
-    tensors = dist.group.WORLD
-    assert isinstance(tensors, dist.ProcessGroup)
-    assert isinstance(messages, dist.ProcessGroup)
-    assert isinstance(waiting, dist.ProcessGroup)
-    rank, count = dist.get_rank(), dist.get_world_size()
-    return Processes(
-        rank, count, device, tensors, messages, store, timeout=timeout, waiting=waiting
-    )
+    groups = [dist.group.WORLD, messages, waiting]
+    tensors, messages, waiting = (cast("dist.ProcessGroup", group) for group in groups)
+    me, count = dist.get_rank(), dist.get_world_size()
+    return Processes(me, count, device, tensors, messages, store, timeout, waiting=waiting)
 
 
 def by_one(processes: Processes | None, act: Callable[[], T]) -> T | None:

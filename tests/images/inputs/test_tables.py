@@ -160,6 +160,27 @@ def test_row_numbers_from_0_name_no_images_called_by_numbers_from_1(
     assert train_labels(load_dataset(str(root))) == (("a", "b", "c"), [0, 1, 2] * 4)
 
 
+@pytest.mark.parametrize(("first", "second"), [("filename", "path"), ("name", "relpath")])
+def test_of_two_columns_the_one_whose_names_are_of_one_file_each_counts(
+    root: Path, first: str, second: str
+) -> None:
+    files = [f"imgs/a/d/{n}.png" for n in range(6)] + [f"imgs/b/d/{n}.png" for n in range(4, 10)]
+    put(root, *files)
+    lines = [f"{Path(f).name},{f},{label}" for f, label in zip(files, ABC, strict=True)]
+    csv(root, "labels.csv", f"{first},{second},label", lines)
+    assert train_labels(load_dataset(str(root))) == (("a", "b", "c"), [0, 1, 2] * 4)
+
+
+def test_numbers_of_rows_may_be_the_names_of_images_of_which_one_is_gone(root: Path) -> None:
+    put(root, *(f"{number}.png" for number in range(12) if number != 5))
+    lines = [f"{n},{n % 4 + 3},{label}" for n, label in enumerate(ABC)]
+    csv(root, "labels.csv", "id,age,label", lines)
+    found = load_dataset(str(root)).train
+    wanted = ["abc".index(ABC[int(Path(name).stem)]) for name in found.sources]
+    assert found.labels is not None
+    assert found.labels.tolist() == wanted
+
+
 @pytest.mark.parametrize("extra", ["id", "", "nearest"])
 def test_a_column_called_as_files_are_goes_before_one_that_names_more_images(
     root: Path, extra: str

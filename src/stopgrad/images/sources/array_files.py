@@ -258,11 +258,9 @@ def _mat(path: Path) -> list[StoredArray]:
     refuse_bomb(8 * sum(math.prod(shape) for _, shape, _ in listed), path.stat().st_size,
                 where=str(path))  # fmt: skip
     found = []
-    lengths = {
-        math.prod(shape)
-        for name, shape, _ in listed
-        if max(shape, default=0) == math.prod(shape) and {*words_of(name)} & {*ARRAY_LABELS}
-    }
+    called = {*ARRAY_LABELS, "gt", "gnd"}
+    vectors = [(name, of) for name, of, _ in listed if max(of, default=0) == math.prod(of)]
+    lengths = {math.prod(of) for name, of in vectors if called & {*words_of(name)}}
     for name, shape, kind in listed:
         if kind in ("cell", "struct", "object", "opaque", "function", "unknown"):
             found.append(StoredArray(name, (math.prod(shape),), np.dtype("V1"), lambda: iter(())))

@@ -222,7 +222,8 @@ def _class_label(images: Any) -> str:
     "" unless it is a ClassLabel there, and in the rows.
     """
     features = getattr(images, "features", None)
-    features = features if isinstance(features, Mapping) else {}
+    in_order = hasattr(images, "__len__") and hasattr(images, "__getitem__")
+    features = features if isinstance(features, Mapping) and in_order else {}
     named = {name: isinstance(getattr(of, "names", None), list) for name, of in features.items()}
     ranks = [
         (rank, name)

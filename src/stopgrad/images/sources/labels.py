@@ -166,7 +166,7 @@ def number_labels(
     if train is None or not train.known:
         return NumberedLabels((), None, None, _without_train_labels(train, test))
     names = tuple(class_names) or _class_names(train)
-    places = _places(names, given=bool(class_names))
+    places = _places(names, train if class_names else None)
     numbered, notes = _numbered(train, places, "is none of the class names")
     if not class_names and (remark := _renumbered(train, names)):
         notes = Notes((remark,)).and_those(notes)
@@ -187,12 +187,14 @@ class _Places(NamedTuple):
         return self.of_number if isinstance(label, int) else self.of_text
 
 
-def _places(names: Sequence[str], *, given: bool) -> _Places:
-    """By names; numbers are indices into names that the data give, before they are names."""
+def _places(names: Sequence[str], given: RawLabels | None) -> _Places:
+    """By names. Numbers are indices into names that the data give, or all of them are names."""
     by_name = {composed(name): place for place, name in enumerate(names)}
-    if given:
+    if given is not None:
         indices = {str(place): place for place in range(len(names))}
-        return _Places(indices | by_name, by_name | indices)
+        numbers = {str(value) for value in given.known if isinstance(value, int)}
+        are_names = not numbers <= indices.keys() and numbers <= by_name.keys()
+        return _Places(indices | by_name, by_name if are_names else indices)
     values = Counter(int(name) for name in names if name.isdecimal())
     alone = [name for name in names if name.isdecimal() and values[int(name)] == 1]
     by_name = {str(int(name)): by_name[name] for name in alone} | by_name  # 00012 is 12

@@ -36,6 +36,7 @@ FILE_COLUMNS = (
     *("imagename", "imgname", "imagefile", "imageid", "imgid", "img", "imageindex", "idcode"),
     *("id", "fname", "name", "images", "isicid", "key", "url"),
 )
+LOOSE = ("id", "name", "key")  # names of files, or of anything else
 LABEL_HEADERS = (
     *(*LABEL_WORDS, "classname", "classlabel", "classid", "categoryname", "categoryid"),
     *("labelname", "labelid", "breed", "findinglabels", "dx", "y", "tag", "tags", "type"),
@@ -64,12 +65,6 @@ class FileColumn(NamedTuple):
         """How many images it names."""
         return len({image.path for image in self.images if image is not None})
 
-    @property
-    def counts_rows(self) -> bool:
-        """Whether it holds 0, 1, 2, ..., and not each of them is an image."""
-        in_order = all(value == str(row) for row, value in enumerate(self.values))
-        return in_order and None in self.images
-
 
 def file_column(
     columns: Mapping[str, Sequence[Any]],
@@ -80,14 +75,14 @@ def file_column(
 ) -> FileColumn:
     """The column that names images, and the image of each row.
 
-    A column with a name of `FILE_COLUMNS` goes before others, of which the one with the most images
-    counts; one that only counts rows comes last.
+    A column called as files are goes before others if no name in it means several files; of the
+    rest the one with the most images counts, and pandas' row numbers come last.
     """
     if not images:
         raise UnfitTableError("there are no images that it could describe")
     order = [wanted] if wanted else sorted(columns, key=_file_rank)
     most = min(MOST_PARTS, max(len(image.parts) for of in (images, others) for image in of))
-    several, counted = "", list[FileColumn]()
+    several = ""
     for ending in (True, False):
         index, of_others = (_index(of, most, ending=ending) for of in (images, others))
         for parts in range(most, 0, -1):
@@ -95,19 +90,15 @@ def file_column(
             for column in order:
                 by = _matched(column, columns, counts, ending, index, of_others)
                 rows = sum(map(bool, by.values))
-                if 2 * by.named < max(1, min(rows, len(images))):
-                    if 2 * len(by.alike) >= max(1, rows) and not _is_named_label(column):
-                        several = several or column
-                elif by.counts_rows and not wanted:
-                    counted.append(by)
-                elif wanted or _file_rank(column) < _file_rank("another"):
-                    return by
-                else:
+                if 2 * by.named >= max(1, min(rows, len(images))):
+                    if wanted or (_is_of_files(column) and not by.alike):
+                        return by
                     fit.append(by)
+                elif 2 * len(by.alike) >= max(1, rows) and not _is_named_label(column):
+                    several = several or column
             if fit:
+                fit = [by for by in fit if not _is_row_number(by.name)] or fit
                 return max(fit, key=lambda by: by.named)  # the first of equal ones
-    if counted:
-        return counted[0]
     which = f"column {wanted!r} does not name" if wanted else "no column names"
     raise UnfitTableError(
         f"its column {several!r} holds {ALIKE}" if several else f"{which} the images"
@@ -117,6 +108,11 @@ def file_column(
 def _file_rank(column: str) -> tuple[bool, int]:
     """Sort key of a column that may name images: row numbers as pandas writes them come last."""
     return _is_row_number(column), _place(column, FILE_COLUMNS)
+
+
+def _is_of_files(column: str) -> bool:
+    """Whether a column is called as files are, and not only id, name or key."""
+    return _place(column, FILE_COLUMNS) < len(FILE_COLUMNS) and column.lower() not in LOOSE
 
 
 def _is_row_number(column: str) -> bool:
