@@ -37,6 +37,7 @@ from stopgrad.errors import (
     error_to_json,
     no_memory,
 )
+from stopgrad.storage import heartbeat, is_gone
 
 VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 BEAT = 1.0  # s between two heartbeats
@@ -82,7 +83,7 @@ class Processes:
     timeout: float = 120.0  # s that a process waits for the others
     stopping: threading.Event = field(default_factory=threading.Event)
     beating: threading.Thread | None = None
-    waiting: dist.ProcessGroup | None = None  # whose collectives wait for as long as it takes
+    meetings: int = 0  # see `meet`
 
     @property
     def is_first(self) -> bool:
@@ -185,16 +186,19 @@ class Processes:
     def meet(self) -> None:
         """Waits until all have come here, however long one of them works, while all are alive.
 
-        Other collectives give up after the timeout.
+        Collectives give up after the timeout, and one without a timeout could not be left again.
 
         Raises:
             StopgradError: The error that another process noted, or that one is lost.
         """
+        self.meetings += 1
+        name, all_here = f"met-{self.meetings}", f"met-{self.meetings}-all"
         with self._naming_who_is_lost():
-            all_here = dist.barrier(group=self.waiting, async_op=True)
+            if self.store.add(name, 1) == self.count:
+                self.store.set(all_here, "")
             beats, looked = [""] * self.count, time.monotonic()
             heard = [looked] * self.count
-            while not all_here.is_completed():
+            while not self.store.check([all_here]):
                 time.sleep(WAIT_S)
                 if (now := time.monotonic()) < looked + BEAT:
                     continue
@@ -205,9 +209,8 @@ class Processes:
                     then if old == new else now
                     for old, new, then in zip(before, beats, heard, strict=True)
                 ]
-                if now > min(heard) + self.timeout:
-                    raise self._why(or_else="a process does not answer")
-            all_here.wait()
+                if now > min(heard) + self.timeout or any(map(is_gone, beats)):
+                    raise self._why(or_else="a process has ended")
 
     def leave(self, error: BaseException | None) -> None:
         """Leaves the others; with an error, after noting it for them."""
@@ -272,7 +275,7 @@ class Processes:
         """The first error that a process has noted, and s since each one's last heartbeat."""
         errors = (f"error-{rank}" for rank in range(self.count))
         first = next((json.loads(self.store.get(e)) for e in errors if self.store.check([e])), None)
-        return first, [time.time() - float(beat or 0) for beat in self._beats()]
+        return first, [time.time() - float((beat or "0").split()[0]) for beat in self._beats()]
 
     def _beats(self) -> list[str]:
         """The newest heartbeat of each process, "" before the first."""
@@ -297,7 +300,7 @@ class Processes:
         store = self.store.clone()
         while not self.stopping.wait(BEAT):
             try:
-                store.set(f"beat-{self.rank}", str(time.time()))
+                store.set(f"beat-{self.rank}", heartbeat())
             except RuntimeError:  # the store has gone, and with it the run
                 return
 
@@ -322,7 +325,7 @@ def joined_on(device: torch.device, *, share: bool, timeout: float) -> Iterator[
         yield _joined[0] if _joined else None
         return
     here = _group(device, share=share, timeout=timeout)
-    here.store.set(f"beat-{here.rank}", str(time.time()))
+    here.store.set(f"beat-{here.rank}", heartbeat())
     here.beating = threading.Thread(target=here.beat, daemon=True, name="beat")
     here.beating.start()
     _joined.append(here)
@@ -351,17 +354,15 @@ def _group(device: torch.device, *, share: bool, timeout: float) -> Processes:
         store = dist.distributed_c10d.PrefixStore(name, found)
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=limit)
         messages = dist.new_group(backend="gloo", timeout=limit)
-        waiting = dist.new_group(backend="gloo", timeout=timedelta(days=30))
     except (RuntimeError, ValueError) as error:
         raise ConfigError(
             f"the processes did not find each other ({str(error).splitlines()[0][:200]})",
             expected=f"all {os.environ['WORLD_SIZE']} within {timeout:g} s",
             hint="start them with the same torchrun command on every machine",
         ) from error
-    groups = [dist.group.WORLD, messages, waiting]
-    tensors, messages, waiting = (cast("dist.ProcessGroup", group) for group in groups)
+    tensors, messages = (cast("dist.ProcessGroup", g) for g in (dist.group.WORLD, messages))
     me, count = dist.get_rank(), dist.get_world_size()
-    return Processes(me, count, device, tensors, messages, store, timeout, waiting=waiting)
+    return Processes(me, count, device, tensors, messages, store, timeout)
 
 
 def by_one(processes: Processes | None, act: Callable[[], T]) -> T | None:

@@ -11,9 +11,11 @@ from __future__ import annotations
 import ctypes
 import io
 import os
+import platform
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -131,6 +133,19 @@ def keep_apart(threads: int, *, openmp: Path) -> None:
                 os.sched_setaffinity(0, cores[number])
 
     library.GOMP_parallel(ctypes.CFUNCTYPE(None, ctypes.c_void_p)(place), None, threads, 0)
+
+
+def heartbeat() -> str:
+    """A sign of life, and where to look for this process: s since 1970, number and machine."""
+    return f"{time.time()} {os.getpid()} {platform.node()}"
+
+
+def is_gone(beat: str) -> bool:
+    """Whether a heartbeat is of a process that was on this machine, and has ended; on Linux."""
+    if beat.count(" ") < 2 or not Path("/proc/self").exists():
+        return False
+    _, number, machine = beat.split(" ", 2)
+    return machine == platform.node() and not Path(f"/proc/{number}").exists()
 
 
 def usable_cores() -> int:
