@@ -2,11 +2,13 @@
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 
 import pytest
 
-from stopgrad.storage import STOP_SIGNALS, stop_signals
+from stopgrad.storage import STOP_SIGNALS, heartbeat, is_gone, stop_signals
 
 
 def _asked(*numbers: int) -> list[int]:
@@ -61,3 +63,17 @@ def test_another_thread_catches_nothing_and_works() -> None:
     thread.start()
     thread.join()
     assert done == [True]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux alone says where a number holds")
+def test_a_heartbeat_tells_whether_its_process_has_ended() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", "from stopgrad.storage import heartbeat; print(heartbeat())"],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.strip()
+    second, number, *where = ended.split(" ")
+    assert (is_gone(ended), is_gone(heartbeat()), is_gone("")) == (True, False, False)
+    assert not is_gone(f"{second} {number} {where[0]} pid:[1]")  # another container's number
+    assert not is_gone(f"{second} {number} a-machine-without-proc")

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypedDict, Unpack, get_args
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypedDict, Unpack, cast, get_args
 
 from stopgrad import images, runs
 from stopgrad.config import BY_RULE, BadImages, Config, Reading, bands_as_text, config_from_dict
@@ -97,9 +97,8 @@ class Data:
         if self._again is not None and own != self._reading:
             return self._again(own).stored_for(config, screen, **how)
         side = runs.side_of(config, like=like)
-        first = self._first
-        alike = first is not None and runs.has_size_of(like, first, side=side)
-        if first is not None and alike and self._serves(first, config, asked, side=side):
+        first = self._first if self._serves(config, asked, like, side=side) else None
+        if first is not None:
             return runs.fit_sizes(first, config)
         where = images.dataset_source(self.dataset) if self._is_array else self._where
         with screen.progress():
@@ -147,21 +146,20 @@ class Data:
     @property
     def reading_knobs(self) -> dict[str, Any]:
         """The knobs for reading the data, where they differ from the rules."""
-        by_rule, read = Config(), self.with_reading(Config())
-        names = (*HowRead.__annotations__, "bad_images")
-        return {n: getattr(read, n) for n in names if getattr(read, n) != getattr(by_rule, n)}
+        return reading_in(self.with_reading(Config()))
 
     @property
     def _is_array(self) -> bool:
         """Whether these are images in memory whose files are not known."""
         return self.spec.startswith(ARRAYS) and self._where == self.spec
 
-    def _serves(self, first: Dataset, config: Config, reading: Reading, *, side: int) -> bool:
+    def _serves(self, config: Config, reading: Reading, like: RunData | None, *, side: int) -> bool:
         """Whether reading them again would give the same: none was resized, now or then."""
-        if self._is_array:
-            return True
-        if reading != self._reading:
+        first = self._first
+        if first is None or not runs.has_size_of(like, first, side=side):
             return False
+        if self._is_array or reading != self._reading:
+            return self._is_array
         size = first.train.pixels.shape[1:3]
         kept = size != (self._side, self._side) and max(size) <= side
         whole = not first.train.whole_side and (not first.damaged or config.bad_images == "skip")
@@ -251,6 +249,12 @@ def load(
             expected="a name, a path, or images themselves",
         )
     return data if isinstance(data, Data) else Data(f"{ARRAYS}{data.name}", data)
+
+
+def reading_in(config: Config) -> dict[str, Any]:
+    """The knobs for reading data, where a config differs from the rules."""
+    usual, names = Config(), (*HowRead.__annotations__, "bad_images")
+    return {n: value for n in names if (value := getattr(config, n)) != getattr(usual, n)}
 
 
 def _specs(data: AnyData) -> list[str]:
@@ -352,12 +356,8 @@ def as_data(data: AnyData, config: Config | None = None) -> Data:
 
 def _columns_in(reading: Reading) -> HowRead:
     """The columns that are named, by the names of the knobs."""
-    named = HowRead()
-    if reading.image_column:
-        named["image_column"] = reading.image_column
-    if reading.label_column:
-        named["label_column"] = reading.label_column
-    return named
+    columns = {"image_column": reading.image_column, "label_column": reading.label_column}
+    return cast("HowRead", {name: column for name, column in columns.items() if column})
 
 
 def tell_data(dataset: Dataset, screen: Screen) -> None:

@@ -10,7 +10,7 @@ from stopgrad import images, method, speed
 from stopgrad.config import Config
 from stopgrad.evaluation import count, duration, extent_text, extent_values, folds_text
 from stopgrad.face.arguments import chosen_config, in_plain_torch
-from stopgrad.face.data import ARRAYS, AnyData, HowRead, as_data
+from stopgrad.face.data import ARRAYS, AnyData, as_data, reading_in
 from stopgrad.face.progress import Screen, at_work
 from stopgrad.face.tables import Shown
 from stopgrad.method import published_extent
@@ -134,12 +134,8 @@ class DataCheck(Shown):
             yield "suggestion", f"{suggestion.flags}{needs}"
             yield "because", suggestion.reason
         if packing := outlook.packing:
-            names = (*HowRead.__annotations__, "bad_images")
-            usual = Config()
-            given = {
-                n: getattr(config, n) for n in names if getattr(config, n) != getattr(usual, n)
-            }
-            words = (f" --{n.replace('_', '-')} {quote(f'{v}')}" for n, v in given.items())
+            given = reading_in(config).items()
+            words = (f" --{n.replace('_', '-')} {quote(f'{v}')}" for n, v in given)
             flags = "".join(words)
             specs = " ".join(map(quote, images.specs_of(self.spec)))
             yield "first", f"stopgrad pack {specs} --out STORE --side {packing.side}{flags}"

@@ -202,13 +202,11 @@ class Processes:
                 time.sleep(WAIT_S)
                 if (now := time.monotonic()) < looked + BEAT:
                     continue
-                if (error := self._ask(lambda: self._noted()[0])) is not None:
+                looked, (error, new) = now, self._ask(self._noted) or (None, beats)
+                if error is not None:
                     raise error_from_json(error)
-                before, beats, looked = beats, self._ask(self._beats) or beats, now
-                heard = [
-                    then if old == new else now
-                    for old, new, then in zip(before, beats, heard, strict=True)
-                ]
+                pairs = zip(new, beats, heard, strict=True)
+                beats, heard = new, [t if beat == old else now for beat, old, t in pairs]
                 if now > min(heard) + self.timeout or any(map(is_gone, beats)):
                     raise self._why(or_else="a process has ended")
 
@@ -264,23 +262,23 @@ class Processes:
         elif found[0] is not None:
             return error_from_json(found[0])
         else:
-            silent = [f"{r} ({age:.0f} s)" for r, age in enumerate(found[1]) if age > SILENT]
+            ages = [time.time() - float((beat or "0").split()[0]) for beat in found[1]]
+            silent = [f"{r} ({age:.0f} s)" for r, age in enumerate(ages) if age > SILENT]
             who = f"process {', '.join(silent)} not heard from" if silent else or_else
         return LostProcessError(
             f"{who}, of {self.count} that train together",
             hint="the newest checkpoint is whole; go on with: stopgrad resume RUN",
         )
 
-    def _noted(self) -> tuple[dict[str, Any] | None, list[float]]:
-        """The first error that a process has noted, and s since each one's last heartbeat."""
-        errors = (f"error-{rank}" for rank in range(self.count))
-        first = next((json.loads(self.store.get(e)) for e in errors if self.store.check([e])), None)
-        return first, [time.time() - float((beat or "0").split()[0]) for beat in self._beats()]
+    def _noted(self) -> tuple[dict[str, Any] | None, list[str]]:
+        """The first error that a process has noted, and each one's newest heartbeat ("": none)."""
 
-    def _beats(self) -> list[str]:
-        """The newest heartbeat of each process, "" before the first."""
-        names = [f"beat-{rank}" for rank in range(self.count)]
-        return [self.store.get(n).decode() if self.store.check([n]) else "" for n in names]
+        def read(kind: str) -> list[str]:
+            keys = [f"{kind}-{rank}" for rank in range(self.count)]
+            return [self.store.get(k).decode() if self.store.check([k]) else "" for k in keys]
+
+        errors = [json.loads(text) for text in read("error") if text]
+        return next(iter(errors), None), read("beat")
 
     def _ask(self, question: Callable[[], T]) -> T | None:
         """The store's answer; None when it is gone, or its machine is silent for `SILENT`."""

@@ -32,6 +32,7 @@ from .locks import lock_file as lock_file
 from .locks import open_folder as open_folder
 from .process import STOP_SIGNALS as STOP_SIGNALS
 from .process import die_with as die_with
+from .process import has_ended as has_ended
 from .process import heartbeat as heartbeat
 from .process import is_gone as is_gone
 from .process import keep_apart as keep_apart

@@ -11,7 +11,6 @@ from __future__ import annotations
 import ctypes
 import io
 import os
-import platform
 import signal
 import sys
 import threading
@@ -135,17 +134,42 @@ def keep_apart(threads: int, *, openmp: Path) -> None:
     library.GOMP_parallel(ctypes.CFUNCTYPE(None, ctypes.c_void_p)(place), None, threads, 0)
 
 
+def has_ended(process: int) -> bool:
+    """Whether no process of this machine has this number; False on Windows, which cannot say."""
+    if os.name == "nt":  # where signal 0 is Ctrl-C
+        return False
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return False
+
+
 def heartbeat() -> str:
-    """A sign of life, and where to look for this process: s since 1970, number and machine."""
-    return f"{time.time()} {os.getpid()} {platform.node()}"
+    """A sign of life, and where to look for this process: s since 1970, number, machine."""
+    return f"{time.time()} {os.getpid()} {_numbering()}"
 
 
 def is_gone(beat: str) -> bool:
-    """Whether a heartbeat is of a process that was on this machine, and has ended; on Linux."""
-    if beat.count(" ") < 2 or not Path("/proc/self").exists():
+    """Whether a heartbeat is of a process that has ended, as far as is known here; on Linux."""
+    where = _numbering()
+    if not where or not beat.endswith(f" {where}"):
         return False
-    _, number, machine = beat.split(" ", 2)
-    return machine == platform.node() and not Path(f"/proc/{number}").exists()
+    return has_ended(int(beat.split()[1]))
+
+
+def _numbering() -> str:
+    """Where a process number holds, on Linux: this start of the machine, and the container.
+
+    Host names would not do: containers may have that of their machine, and other numbers.
+    """
+    try:
+        start = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{start} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return ""
 
 
 def usable_cores() -> int:

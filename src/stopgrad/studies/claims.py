@@ -23,6 +23,7 @@ from typing import NamedTuple, TypeVar
 
 from stopgrad.storage import (
     appearing,
+    has_ended,
     names_in,
     open_regular,
     read_json,
@@ -57,15 +58,7 @@ class JobClaim(NamedTuple):
     @property
     def is_dead(self) -> bool:
         """Whether its runner has ended; False where that cannot be known from here."""
-        if self.host != socket.gethostname():
-            return False
-        try:
-            os.kill(self.process, 0)
-        except ProcessLookupError:
-            return True
-        except PermissionError:
-            return False
-        return False
+        return self.host == socket.gethostname() and has_ended(self.process)
 
 
 class JobBegin(NamedTuple):

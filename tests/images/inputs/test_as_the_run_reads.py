@@ -30,6 +30,11 @@ def _deep(count: int, high: int, seed: int = 0) -> list[np.ndarray]:
     return [(chance.random((12, 12)) * scale).astype(np.uint16) for scale in scales]
 
 
+def _colours(count: int, size: tuple[int, int], seed: int = 0) -> list[np.ndarray]:
+    chance = np.random.default_rng(seed)
+    return list(chance.integers(0, 256, (count, *size, 3), dtype=np.uint8))
+
+
 @pytest.mark.input(
     "oddity",
     what="a few 12-bit images for a run on more of them",
@@ -53,8 +58,7 @@ def test_a_file_has_the_same_features_alone_and_among_the_images_of_the_run(
     happens="made a centred square of the size of the run's",
 )
 def test_an_odd_file_changes_no_features_of_the_others(tmp_path: Path) -> None:
-    chance = np.random.default_rng(0)
-    whole = [chance.integers(0, 256, (12, 12, 3), dtype=np.uint8) for _ in range(16)]
+    whole = _colours(16, (12, 12))
     run = stopgrad.pretrain(_write(tmp_path / "whole", whole), out=tmp_path / "run", **SMALL)
     own = run.embed()
     odd = _write(tmp_path / "odd", [*whole[:4], np.full((20, 30, 3), 9, np.uint8)])
@@ -68,10 +72,9 @@ def test_an_odd_file_changes_no_features_of_the_others(tmp_path: Path) -> None:
     happens="made centred squares of the size of the run's, alone and among others",
 )
 def test_images_of_another_size_are_seen_at_that_of_the_run(tmp_path: Path) -> None:
-    chance = np.random.default_rng(0)
-    whole = [chance.integers(0, 256, (12, 12, 3), dtype=np.uint8) for _ in range(16)]
+    whole = _colours(16, (12, 12))
     run = stopgrad.pretrain(_write(tmp_path / "whole", whole), out=tmp_path / "run", **SMALL)
-    small = [chance.integers(0, 256, (8, 9, 3), dtype=np.uint8) for _ in range(4)]
+    small = _colours(4, (8, 9), seed=1)
     alone = run.embed(_write(tmp_path / "alone", small))
     among = run.embed(_write(tmp_path / "among", [*small, whole[0]]))
     assert np.array_equal(among[:4], alone)
@@ -82,8 +85,7 @@ def test_a_runs_own_images_named_again_are_not_decoded_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("STOPGRAD_CACHE", str(tmp_path / "cache"))
-    chance = np.random.default_rng(0)
-    whole = [chance.integers(0, 256, (12, 12, 3), dtype=np.uint8) for _ in range(16)]
+    whole = _colours(16, (12, 12))
     folder = _write(tmp_path / "whole", whole)
     run = stopgrad.pretrain(folder, out=tmp_path / "run", **SMALL)
     assert np.array_equal(run.embed(folder), run.embed())

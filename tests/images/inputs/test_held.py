@@ -230,6 +230,23 @@ def test_labels_of_any_kind_are_numbered(labels: Any, expected: Any, names: Any)
     assert bool(dataset.notes.remarks) == (missing or "35000" in names)
 
 
+@pytest.mark.parametrize(
+    ("labels", "names", "expected"),
+    [
+        ([5, 7, 5, 7, 5, 7], "57", [0, 1, 0, 1, 0, 1]),  # no indices, and all are names
+        ([1, 2, 3, 1, 2, 3], "123", [0, 1, 2, 0, 1, 2]),  # 3 is no index
+        ([1, 2, 1, 2, 1, 2], "123", [1, 2, 1, 2, 1, 2]),  # indices first
+        (["1", "2", "1", "2", "1", "2"], "123", [0, 1, 0, 1, 0, 1]),  # text is a name
+    ],
+)
+def test_whole_numbers_are_indices_into_class_names_unless_all_are_names(
+    labels: Any, names: str, expected: list[int]
+) -> None:
+    found = stopgrad.load(PIXELS, labels=labels, class_names=[*names]).dataset.train.labels
+    assert found is not None
+    assert found.tolist() == expected
+
+
 def triple(index: int) -> Any:
     return PIXELS[index], TARGETS[index], index
 
