@@ -15,8 +15,10 @@ and 8 epochs (seed 0) chose RankMe; those of 6 (seeds 1 and 2) chose nothing and
 
 In: study directories, with their runs or kept without, or lines of `compare` on runs of one N. Out:
 a line per measure and accuracy, against all labels: tau over the pairs of runs of one study, over
-those that also have one N, and over all pairs. Measures are of the features, those of directories
-at the last epoch. What `compare` ranks by rests on it.
+those that also have one N, over those that also trained for as many epochs, and over all pairs; and
+how far the run that a measure puts first is below the best. The number of epochs, which needs no
+run, is a measure too. Measures are of the features, those of directories at the last epoch. What
+`compare` ranks by rests on it.
 
 Runs of one arm differ by their seed alone, so the 95 % interval is a bootstrap over arms.
 """
@@ -52,8 +54,9 @@ class OrderedRun(NamedTuple):
 
     study: str
     arm: str
+    seed: int
     folds: str  # N
-    values: dict[str, float]  # of the features, and the negative loss
+    values: dict[str, float]  # of the features, the negative loss, and the epochs that it trained
     accuracies: dict[str, float]  # on the validation or the test split
 
 
@@ -73,8 +76,10 @@ def read_runs(path: Path) -> Iterator[OrderedRun]:
             yield OrderedRun(
                 study=f"{path.name}/{stored.study.name}",
                 arm=slot.arm,
+                seed=slot.seed,
                 folds=folds_text(reach.folds) if reach else "",
-                values={name: features[name] for name in MEASURES} | {"-loss": -rows[-1]["loss"]},
+                values={name: features[name] for name in MEASURES}
+                | {"-loss": -rows[-1]["loss"], "epoch": rows[-1]["epoch"]},
                 accuracies={metric: numbers[key].value for metric, key in keys.items()},
             )
 
@@ -87,7 +92,8 @@ def read_compared(path: Path) -> Iterator[OrderedRun]:
         row = json.loads(line)
         if row["kind"] == "run":
             arm = next(arms[part] for part in Path(row["run"]).parts if part in arms)
-            yield OrderedRun(str(path), arm, "", row["measures"], row["accuracies"])
+            values = row["measures"] | {"epoch": row["epoch"]}
+            yield OrderedRun(str(path), arm, row["seed"], "", values, row["accuracies"])
 
 
 def tau(
@@ -129,22 +135,45 @@ def interval(
         for _ in range(DRAWS)
     ]
     taus = [tau(one, other, pairs=pairs, weights=weights.astype(float)) for weights in drawn]
+    if np.isnan(taus).all():
+        return float("nan"), float("nan")
     low, high = np.nanpercentile(taus, [2.5, 97.5])
     return float(low), float(high)
 
 
+def lost(runs: Sequence[OrderedRun], measure: str, accuracy: str) -> float:
+    """How far below the best run the first one by a measure is, the mean over studies and seeds.
+
+    In the unit of the accuracies; runs that share the first place count by their mean.
+    """
+    groups: dict[tuple[str, str, int], list[OrderedRun]] = {}
+    for run in runs:
+        groups.setdefault((run.study, run.folds, run.seed), []).append(run)
+    found = []
+    for group in groups.values():
+        first = max(run.values[measure] for run in group)
+        chosen = [run.accuracies[accuracy] for run in group if run.values[measure] == first]
+        found.append(max(run.accuracies[accuracy] for run in group) - np.mean(chosen))
+    return float(np.mean(found))
+
+
 def report(runs: Sequence[OrderedRun], title: str) -> None:
-    """Prints tau of each measure with each accuracy, on three kinds of pairs."""
-    studies, folds = (np.array([run[field] for run in runs]) for field in (0, 2))
+    """Prints tau of each measure with each accuracy, on three kinds of pairs, and what it loses."""
+    studies = np.array([run.study for run in runs])
+    folds = np.array([run.folds for run in runs])
+    epochs = np.array([run.values["epoch"] for run in runs])
     arms = [f"{run.study} {run.arm}" for run in runs]
     alike = studies[:, None] == studies
+    of_one_n = alike & (folds[:, None] == folds)
     kinds = {
         "within a study": alike,
-        "and one N": alike & (folds[:, None] == folds),
+        "and one N": of_one_n,
+        "and as many epochs": of_one_n & (epochs[:, None] == epochs),
         "all pairs": np.ones_like(alike),
     }
     print(f"\n{title}: {len(runs)} runs, {len(set(arms))} arms, {len(set(studies))} studies")
-    print("| measure | accuracy | " + " | ".join(kinds) + " |\n|---|---|" + "---|" * len(kinds))
+    heads = ["measure", "accuracy", *kinds, "first below best, points"]
+    print(f"| {' | '.join(heads)} |\n|{'---|' * len(heads)}")
     for metric in ACCURACIES:
         scores = np.array([run.accuracies[metric] for run in runs])
         for name in runs[0].values:
@@ -153,7 +182,9 @@ def report(runs: Sequence[OrderedRun], title: str) -> None:
             for pairs in kinds.values():
                 low, high = interval(values, scores, pairs=pairs, arms=arms)
                 found = tau(values, scores, pairs=pairs)
-                cells.append(f"{found:+.2f} ({low:+.2f} to {high:+.2f})")
+                text = f"{found:+.2f} ({low:+.2f} to {high:+.2f})"
+                cells.append("-" if np.isnan(found) else text)
+            cells.append(f"{100 * lost(runs, name, metric):.1f}")
             print(f"| {name} | {metric} | {' | '.join(cells)} |")
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.stats import kendalltau
 
-from bench.ranking import interval, read_compared, tau
+from bench.ranking import OrderedRun, interval, lost, read_compared, tau
 from stopgrad.method import extent
 from stopgrad.studies import Choices, read_study
 from stopgrad.studies.plan import arm_configs
@@ -51,11 +51,21 @@ def test_every_arm_of_the_fresh_study_has_the_same_n() -> None:
 
 def test_lines_of_compare_are_runs_with_their_measures(tmp_path: Path) -> None:
     found = {"measures": {"rankme": 2.0}, "accuracies": {"knn_accuracy": 0.5}}
-    lines = [{"kind": "run", "run": "a", **found}, {"kind": "note", "note": "n"}]
+    row = {"kind": "run", "run": "a", "seed": 3, "epoch": 8, **found}
+    lines = [row, {"kind": "note", "note": "n"}]
     path = tmp_path / "compare.jsonl"
     path.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
     (tmp_path / "studies").mkdir()
     slots = {"slots": [{"run": "a", "arm": "low"}]}
     (tmp_path / "studies" / "ranking.json").write_text(json.dumps(slots))
     [run] = read_compared(path)
-    assert (run.arm, run.values, run.accuracies) == ("low", *found.values())
+    values, accuracies = found.values()
+    assert (run.arm, run.seed, run.values) == ("low", 3, values | {"epoch": 8})
+    assert run.accuracies == accuracies
+
+
+def test_what_is_lost_is_taken_in_each_seed() -> None:
+    """By hand: seed 0 loses .6 - .5; in seed 1 two runs are first, (.7 - .7 + .7 - .3) / 2."""
+    table = [(0, 1.0, 0.6), (0, 2.0, 0.5), (1, 9.0, 0.7), (1, 9.0, 0.3), (1, 3.0, 0.4)]
+    runs = [OrderedRun("s", "a", seed, "", {"m": m}, {"knn": knn}) for seed, m, knn in table]
+    assert lost(runs, "m", "knn") == pytest.approx((0.1 + 0.2) / 2)
