@@ -342,7 +342,7 @@ def single_runs() -> str:
     """A row for each of two presets, and baselines of the second."""
     gpu, cpu = "2026-11-26-gpu", "2026-11-30-cpu-preset"
     rows = {
-        f"one GPU, 200 epochs of the paper, one seed (N = {gpu_length()})": [
+        f"one GPU, 200 epochs of the paper's setting, one seed (N = {gpu_length()})": [
             scored(gpu, metric) for metric in METRICS
         ],
         "two CPU cores, the preset `cpu`, three seeds": [scored(cpu, m) for m in METRICS],
@@ -378,52 +378,53 @@ def page() -> str:
     return f"""# The study: what keeps SimSiam from collapsing, and what shows at a small scale
 
 Written by `python -m tests.study` from the records in [results/](../results/README.md); a test
-compares it. Tests are paired by seed, one-sided, with Holm's correction within a study; "could
-see" is the smallest difference that so many seeds would find with 80 % power
-([method](method.md#tests-over-seeds)).
+checks that they match. Differences are tested paired by seed, one-sided, with Holm's correction
+within a study; "could see" gives the smallest difference that so many seeds would find with 80 %
+power ([method](method.md#tests-over-seeds)).
 
 ## Summary
 
 SimSiam learns from two views of an image without negative pairs, and does not collapse although a
-constant is the best answer to its loss. A report on CIFAR-10 ([reference](reference.md)) studied
-what decides that: components, weight decay, the predictor's learning rate alpha_h, and how the
-features fare with few labels. We ran its studies on two CPU cores, with a small encoder
+constant output minimises its loss. A report on CIFAR-10 ([reference](reference.md)) studied what
+decides this (components, weight decay, the predictor's learning rate alpha_h) and how well the
+features work with few labels. We repeated its studies on two CPU cores with a small encoder
 (CIFAR-ResNet-8). The results on collapse reproduce: without the stop-gradient or the predictor
 {without} runs collapse, with both {whole_method}; of five weight decays the largest collapses
-and the next costs much. The rest depends on N, how far a run goes: the published runs have
-N = {published}, our first ones {short}. Near the published N too small an alpha_h hurts as
-published, but the best weight decay is 1.5e-4, and in the report 5e-4. With
-1 % of the labels a SimSiam of ten minutes (N = {few}) beats the supervised network by kNN, by the
-report's linear probe and fine-tuned; with 10 % the supervised network wins, where the report has
-SimSiam.
+and the next largest costs much accuracy. The rest depends on N, how far a run goes: the published
+runs have N = {published}, our first ones {short}. Near the published N too small an alpha_h hurts,
+as published, but the best weight decay is 1.5e-4, not the report's 5e-4. With 1 % of the labels
+SimSiam after ten minutes (N = {few}) beats the supervised network with kNN, with the report's
+linear probe and fine-tuned; with 10 % the supervised network wins, while in the report SimSiam
+does.
 
 ## Method
 
-CIFAR-10, a fifth of the training images held out, settings compared on them; for few labels all
-training images, scored on the test split. A CIFAR-ResNet-8 on 24 px, batch 64, SGD with a peak
-rate of .2, cosine; three seeds unless a table says otherwise. kNN: k = 200, T = .1, cosine; the
-linear probe on standardised features is not the published one, so that only kNN stands beside
-published numbers. The studies before 2026-11-30 measured z on 1,024 augmented images, later ones on
-8,192 without augmentation, so that their ranks do not compare
+CIFAR-10. Settings are compared on a held-out fifth of the training images; the study of few labels
+trains on all of them and is scored on the test split. A CIFAR-ResNet-8 on views of 24 px, batch 64,
+SGD with a peak learning rate of .2 and a cosine; three seeds unless a table says otherwise. kNN:
+k = 200, T = .1, cosine similarity. Our linear probe standardises the features, unlike the published
+one, so no published numbers stand beside it. Studies before 2026-11-30 measured z on 1,024
+augmented images, later ones on 8,192 images without augmentation, so their ranks are not comparable
 ([bias](method.md#measures-of-z-and-their-bias)). N = weight decay x sum of learning rates / (1 -
-momentum) says how many e-folds of the first weights decay erases ([why it
-decides](method.md#n-how-far-a-run-goes)).
+momentum) is the number of e-folds by which weight decay shrinks the initial weights ([why it
+matters](method.md#n-how-far-a-run-goes)).
 
 ## The reproduction, in miniature
 
 The preset `miniature` at the published N, five seeds, the last epoch scored once on the test split;
-the second arm learns from 80 % of the images in as many steps:
+the second arm trains on 80 % of the images for as many steps:
 
 {reproduction_table()}
 
 {findings(REPRODUCTION)}
 
-A CIFAR-ResNet-8 after {epochs_of(REPRODUCTION)} epochs is no ResNet-18 after 800: by kNN it
-lies {gaps.below} points below the published one, and {gaps.above} above the same encoder untrained.
+A CIFAR-ResNet-8 after {epochs_of(REPRODUCTION)} epochs is no match for a ResNet-18 after 800: its
+kNN is {gaps.below} points below the published one and {gaps.above} above that of
+the same encoder untrained.
 kNN of the first arm (mean, test split) is {knn_over_epochs()}.
-That a fifth of the images is worth {gaps.published} points, as published, does not show: such an
-encoder does not run out of images. The means of the three probes lie within
-{gaps.probes} points of each other in each arm.
+In the report a fifth of the images is worth {gaps.published} points. That does not show here: such
+an encoder does not run out of images. In each arm the means of the three probes are within
+{gaps.probes} points of each other.
 
 ## What prevents collapse
 
@@ -434,8 +435,8 @@ At N = {length(COMPONENTS)}:
 {findings(COMPONENTS)}
 
 Without the stop-gradient or the predictor z has an effective rank of 1. Without any BN in the
-heads every run loses its directions too. Three seeds cannot tell whether removing the last BN of
-the projector costs a point.
+heads every run collapses too. Three seeds cannot tell whether removing the last BN of the projector
+costs a point.
 
 At the published N (the preset `miniature`):
 
@@ -445,15 +446,15 @@ At the published N (the preset `miniature`):
 
 {findings(LONG_COMPONENTS)}
 
-Now every run without the stop-gradient, without the predictor or without any BN in the heads ends
-at chance, as published for the first two (one of them diverged, after it had collapsed). The whole
-method has {long_knn("all components")} % by kNN, and without the last BN of the projector
-{long_knn("no output BN in the projector")} %: the report sees no loss there, and three seeds do not
-tell whether ours is less than a point. Either hidden BN alone can go without a complete collapse:
-without that of the predictor {long_knn("no hidden BN in the predictor")} %, without that of the
-projector {long_knn("no hidden BN in the projector")} %, where z keeps four or five directions and
-one run of three has too few to be called healthy. A moving average as the target (BYOL) with the
-same settings, which were not chosen for it, does not collapse and has
+Now every run without the stop-gradient, the predictor or any BN in the heads ends at chance, as
+published for the first two (one run diverged after it had collapsed). The whole method reaches a
+kNN of {long_knn("all components")} %, and without the projector's last BN
+{long_knn("no output BN in the projector")} %: the report sees no loss there, and three seeds cannot
+tell whether ours is less than a point. Removing a single hidden BN causes no complete collapse: kNN
+is {long_knn("no hidden BN in the predictor")} % without the predictor's and
+{long_knn("no hidden BN in the projector")} % without the projector's, where z keeps four or five
+directions and one run of three has too few to be called healthy. With a moving average as the
+target (BYOL) and the same settings, which were not tuned for it, no run collapses and kNN is
 {long_knn("momentum target")} %.
 
 ## Weight decay
@@ -464,8 +465,8 @@ same settings, which were not chosen for it, does not collapse and has
 
 {findings(DECAY)}
 
-All three findings show. N differs between the arms, because weight decay is part of it: the
-largest has gone through {strongest} e-folds.
+All three findings show. N differs between the arms because weight decay is part of it: with the
+largest, N = {strongest}.
 
 At the published N:
 
@@ -473,20 +474,20 @@ At the published N:
 
 {findings(LONG_DECAY)}
 
-As published, 1.5e-3 leaves z a few directions and costs much accuracy, and 5e-3 leaves it one. That
-too little weight decay costs accuracy does not show: three seeds do not separate 5e-5 from 5e-4,
-and 1.5e-4 has a higher mean than both. These arms have the N of the published ones; perhaps a
-narrow network bears less. The predictor's rate fell by a cosine here and was constant in the short
-study, as it is in the report. The arm with the highest mean has N = {best_length(DECAY)} in the
-short study and {best_length(LONG_DECAY)} here.
+As published, 1.5e-3 leaves z a few directions and costs much accuracy, and 5e-3 leaves it one. The
+third finding, that too little weight decay costs accuracy, does not show: three seeds do not
+separate 5e-5 from 5e-4, and 1.5e-4 has a higher mean than both. These arms have the N of the
+published ones; perhaps a narrow network tolerates less decay. The predictor's learning rate follows
+a cosine here; in the short study it is constant, as in the report. The arm with the highest mean
+has N = {best_length(DECAY)} in the short study and {best_length(LONG_DECAY)} here.
 
-How many directions z keeps goes as 1 / weight decay, from 1.5e-4 on. The arm 5e-4 of the first
-study fixes the factor; the arms of the second were not used for it:
+From 1.5e-4 up, the number of directions that z keeps is proportional to 1 / weight decay. The arm
+5e-4 of the first study fixes the factor; the arms of the second were not used for it:
 
 {survivors()}
 
 (The first study measured z on augmented images, which adds directions.) The theory that a direction
-lives while weight decay < c ICC_j^m fails in these runs
+survives while weight decay < c ICC_j^m fails in these runs
 ([method](method.md#which-directions-survive-weight-decay)).
 
 ## The predictor's learning rate
@@ -497,7 +498,7 @@ At N = {short}:
 
 {findings(SHORT)}
 
-Read as a factorial, two-sided:
+Analysed as a factorial, two-sided:
 
 {factorial(SHORT)}
 
@@ -513,12 +514,12 @@ As a factorial again:
 
 {factorial(LONG)}
 
-At N = {short} accuracy rises with alpha_h over the whole range, which the report does not find.
-At N = {long} alpha_h = 1/3 falls behind ({slow} and {slow_cosine} % by kNN for a constant and a
-cosine predictor, against {usual} and {usual_cosine} % at 1), as published, and all three runs of
-its cosine form are a dimensional collapse. A predictor's rate that falls to 0 costs accuracy on
-average, most of it at 1/3 and 2/3. From 1 to 4/3 the curve is flat; it does not turn. In the
-factorial 2/3 lies below 1, where the report has it {published_gap()} points above.
+At N = {short} accuracy rises with alpha_h over the whole range, unlike in the report.
+At N = {long} alpha_h = 1/3 falls behind, as published: kNN is {slow} and {slow_cosine} % with a
+constant and a cosine predictor, against {usual} and {usual_cosine} % at 1, and all three cosine
+runs at 1/3 end in dimensional collapse. On average accuracy is lower if the predictor's rate falls
+to 0, mostly at 1/3 and 2/3. From 1 to 4/3 the curve is flat; it does not turn down. In the
+factorial 2/3 is below 1; in the report it is {published_gap()} points above.
 
 ## Few labels
 
@@ -531,18 +532,18 @@ the test split:
 
 {findings(LABELS)}
 
-With 1 % of the labels every use of the pretrained encoder has a higher mean than the network that
-had labels alone, and kNN, the report's probe and fine-tuning are separated from it. With 10 % it is
-the other way round: a network of this size learns more from 5,000 labels than a linear layer can
-read off its SimSiam features. So the report's strongest finding, 1 % with SimSiam above 10 %
-without, is out of reach of this encoder. Two things were decided after the runs. The comparison by
-kNN was added, and the correction counts it. And the report's findings were first tested by our
-probe on standardised features, although its numbers are of a probe on raw ones; by ours the
-difference with 1 % is {own_probe()} points, which the correction does not let pass (500 labels and
-128 features leave a probe ill-posed).
+With 1 % of the labels every use of the pretrained encoder has a higher mean than the network
+trained on labels alone, and for kNN, the report's probe and fine-tuning the difference is
+significant. With 10 % it is the other way round: a network of this size learns more from 5,000
+labels than a linear layer can read off its SimSiam features. So the report's strongest finding,
+that SimSiam with 1 % beats 10 % without it, is out of reach of this encoder. Two things were
+decided after the runs. The comparison by kNN was added, and the correction includes it. The
+report's findings, first tested with our probe on standardised features, are now tested with the
+report's own on raw features; with ours the difference at 1 % is {own_probe()} points, not
+significant after the correction (500 labels and 128 features leave a probe ill-posed).
 
-How long the pretraining is decides. At N = {short_few} and half the width, with 1 % of the labels
-only fine-tuning was ahead (`stopgrad study table results/{SHORT_LABELS}`).
+The length of the pretraining decides this. At N = {short_few} and half the width, only fine-tuning
+was ahead with 1 % of the labels (`stopgrad study table results/{SHORT_LABELS}`).
 
 ## The longest runs
 
@@ -550,18 +551,18 @@ only fine-tuning was ahead (`stopgrad study table results/{SHORT_LABELS}`).
 
 ## Choosing a run without labels
 
-We chose in advance to rank by the participation ratio of the features. Kendall's tau of its
-order with that by labels, among runs of one study and one N, is
+We chose in advance to rank by the participation ratio of the features. Kendall's tau between that
+order and the order by labels, among runs of one study and one N, is
 {ranking()}
-(95 % by a bootstrap over arms), 86 of which it was chosen on. The check on 24 fresh ones
+(95 % by a bootstrap over arms); 86 of them were used for that choice. The check on 24 new runs
 (`bench/ranking.yaml`, 12 settings at each of two N, {length("2026-11-30-ranking-4")} and
-{length("2026-11-30-ranking-8")}; measures of 1,000 training images) goes against it:
+{length("2026-11-30-ranking-8")}; measured on 1,000 training images) contradicts it:
 
 {fresh_ranking(4, 8)}
 
-RankMe did best, so `compare` and `advise` rank by it. On 24 further runs, of the same settings at a
-third N ({length("2026-11-30-ranking-6")}) with two other seeds, which chose nothing, it is the best
-again:
+RankMe did best, so `compare` and `advise` rank by it. It is the best again on 24 further runs, not
+used for any choice, with the same settings at a third N ({length("2026-11-30-ranking-6")}) and two
+other seeds:
 
 {fresh_ranking(6)}
 
@@ -570,7 +571,7 @@ Other data and encoders have not been tried.
 ## What is missing
 
 - Labels beyond N = {few}; `reproduction` at the published size, 800 epochs on a GPU.
-- Other data than CIFAR-10.
+- Data other than CIFAR-10.
 
 ## Make this page again
 
@@ -585,7 +586,7 @@ Other data and encoders have not been tried.
     stopgrad report results/{LONG} --figures FIGURES  # alpha-h.svg
     stopgrad report results/{LABELS} --figures FIGURES  # labels.svg
 
-The commands of the runs are in [results/](../results/README.md) and [the log](log.md).
+The commands that made the runs are in [results/](../results/README.md) and [the log](log.md).
 """
 
 
