@@ -463,12 +463,12 @@ def test_a_split_that_the_data_do_not_have_is_refused(run: stopgrad.Run) -> None
 def test_nothing_that_a_caller_passes_is_silently_ignored(
     run: stopgrad.Run, pictures: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(ConfigError, match="epochs beside a config"):
+    with pytest.raises(ConfigError, match="both epochs and a config"):
         stopgrad.pretrain(pictures, out=tmp_path / "x", config=run.config, epochs=1)
     for data in (pictures, stopgrad.load(pictures)):
-        with pytest.raises(ConfigError, match="labels or class_names beside"):
+        with pytest.raises(ConfigError, match="labels or class_names for"):
             stopgrad.load(data, labels=[0] * 200)
-    with pytest.raises(ConfigError, match="bands beside images that were read before"):
+    with pytest.raises(ConfigError, match="bands for images that were already read"):
         stopgrad.load(stopgrad.load(pictures), bands="1")
     with pytest.raises(ConfigError, match=r"^argument = 'band' \(did you mean bands\?\)"):
         stopgrad.load(pictures, band="1")
@@ -536,7 +536,7 @@ def test_the_baseline_and_fine_tuning_keep_their_records(
     assert tuned.config["finetune"] == asdict(run.config.finetune) | short
     lines = (tmp_path / "records.jsonl").read_text().splitlines()
     assert [json.loads(line)["metric"] for line in lines] == [base.metric, tuned.metric]
-    with pytest.raises(ConfigError, match="trained already"):
+    with pytest.raises(ConfigError, match="already trained"):
         run.finetune(batch=64)
 
 

@@ -163,7 +163,7 @@ def test_views_that_ignore_their_generator_are_told(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _pretrain(tmp_path / "run", views=careless, epochs=1)
-    assert "own:careless do not follow their generator" in capsys.readouterr().err
+    assert "own:careless take random numbers from outside" in capsys.readouterr().err
 
 
 def test_an_epoch_is_handed_over_when_it_is_on_disk(tmp_path: Path) -> None:
@@ -182,7 +182,7 @@ def test_the_card_says_what_the_config_does_not_rebuild(run: stopgrad.Run, tmp_p
     name = run.config.encoder.name.removeprefix("own:")
     assert name.startswith("Small:")
     assert card["condition"][-1] == (
-        "The config alone does not rebuild it: given in Python were the encoder "
+        "The config alone cannot rebuild it; these were given in Python: the encoder "
         f"{name}, the views noisy, the images."
     )
     assert card["features"] == 8
@@ -248,7 +248,7 @@ def test_what_cannot_work_with_a_part_is_refused_in_one_line(
         with pytest.raises(ConfigError, match="expected one of onnx for this encoder"):
             run.export(format, out)  # type: ignore[arg-type]
     monkeypatch.setattr("stopgrad.method.compute.process_count", lambda: 2)
-    with pytest.raises(ConfigError, match="given in Python, and 2 processes"):
+    with pytest.raises(ConfigError, match="given in Python with 2 processes"):
         method.joined(run.config)
 
 
@@ -258,7 +258,7 @@ def test_what_cannot_work_with_a_part_is_refused_in_one_line(
         ({"encoder": Small()}, r"makes \(2, 8, 4, 4\) of images \(2, 3, 16, 16\)"),
         ({"encoder": nn.Linear(5, 2)}, r"fails on images .*mat1 and mat2"),
         ({"views": lambda pixels, generator: (pixels, pixels)}, "a lambda"),
-        ({"encoder": small(), "init": "timm:resnet18"}, "init beside an encoder"),
+        ({"encoder": small(), "init": "timm:resnet18"}, "init with an encoder"),
     ],
 )
 def test_a_part_of_another_shape_is_refused_before_anything_is_read(

@@ -26,13 +26,13 @@ def test_help_and_advice_trust_measures_as_far_as_the_records_do(
     assert of["RankMe"] is not None
     assert of["participation ratio"] is not None
     knn, probe = of["RankMe"].groups()[:3], of["RankMe"].groups()[3:]
-    assert f"a Kendall's tau of {probe[0]} (95 %: {probe[1]} to {probe[2]})" in TRUST
+    assert f"order with a linear probe's is {probe[0]} (95 %: {probe[1]} to {probe[2]})" in TRUST
     with pytest.raises(SystemExit):
         main(["compare", "--help"])
     told, other = " ".join(capsys.readouterr().out.split()), of["participation ratio"]
     assert f"the tau of RankMe is {knn[0]} with kNN (95 %: {knn[1]} to {knn[2]}) and" in told
     assert f"and with the linear probe ({probe[1]} to {probe[2]})" in told
-    assert f"registered before those, has {other[1]} and {other[4]}." in told
+    assert f"our choice until then, has {other[1]} and {other[4]}." in told
     assert knn[0] == probe[0]
 
 

@@ -78,7 +78,7 @@ class StorageError(StopgradError):
 
 
 class UnreadableError(StorageError):
-    """The disk, or the server behind it, does not give what it holds; no file is at fault."""
+    """The disk, or the server behind it, cannot be read; no file is at fault."""
 
 
 class NoMemoryError(StopgradError):

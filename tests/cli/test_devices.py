@@ -201,7 +201,7 @@ def test_a_run_goes_on_with_more_processes_and_the_threads_of_torchrun_and_notes
     )
     assert done.returncode == 0, done.stderr
     assert "Setting OMP_NUM_THREADS environment variable for each process to be 1" in done.stderr
-    said = "the same bits cannot be promised: environment.processes: 1 -> 2"
+    said = "bit-identical results are not guaranteed: environment.processes: 1 -> 2"
     assert done.stderr.count(said) == 1, done.stderr
     info = read_run(run)
     assert info.changes == (Change(step, "environment.processes", 1, 2),)

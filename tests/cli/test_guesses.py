@@ -57,7 +57,7 @@ _input = functools.partial(row, kind="command")
         (["-b", "64", "-j", "8"], ["unknown key b (here batch)", "unknown key j (here threads"]),
         (["optimizer.lr=0.1", "max_epochs=9"], ["optimizer.lr (here optimizer.base_lr", "epochs)"]),
         (["epochs=5"], ["unexpected argument 'epochs=5'; expected --epochs 5"]),
-        (["predictor-lr"], ["'predictor-lr' (a study, which runs by: stopgrad study run"]),
+        (["predictor-lr"], ["'predictor-lr' (a study; run it with: stopgrad study run"]),
         (["--lr", "1", "--batch", "many"], [LR, "batch = 'many'"]),
     ],
 )
@@ -110,10 +110,10 @@ def test_the_knob_is_that_of_the_command(command: tuple[str, ...], knob: str) ->
     [
         (
             ("evaluate", "run", "--batch-size", "9"),
-            "9 (a knob, which is set when a run begins); see",
+            "9 (a knob, set when a run begins); see",
         ),
-        (("evaluate", "run", "--knn.k", "9"), "--knn.k 9 (a knob, which is set when a run begins)"),
-        (("evaluate", "run", "--temperature", "1"), "(SimSiam has no temperature, and that of the"),
+        (("evaluate", "run", "--knn.k", "9"), "--knn.k 9 (a knob, set when a run begins)"),
+        (("evaluate", "run", "--temperature", "1"), "(SimSiam has no temperature, and the kNN's"),
         (("evaluate", "run", "--metric", "knn"), "(did you mean --metrics?)"),
         (("compare", "run", "--dataset", "d"), "(here --data); see: stopgrad compare --help"),
         (("verify", "run", "--output", "d"), "--output d; see: stopgrad verify --help"),

@@ -211,7 +211,7 @@ def test_an_unwritable_cache_is_done_without(
 def test_an_unknown_home_is_no_folder(homeless: Path) -> None:
     with pytest.raises(DataError, match="no folder '~unknown/images'"):
         load_dataset("~unknown/images")
-    with pytest.raises(ConfigError, match="--init '~unknown/w', which is not there"):
+    with pytest.raises(ConfigError, match="--init '~unknown/w' does not exist"):
         stopgrad.pretrain("mnist5k", out="run", preset="tiny", init="~unknown/w")
     with pytest.raises(ConfigError, match=r"no study '~unknown/s\.yaml'"):
         stopgrad.study("~unknown/s.yaml", data="mnist5k", out="s", preset="tiny")

@@ -266,7 +266,7 @@ def test_a_run_of_a_gpu_is_read_without_one_and_that_is_said(
     monkeypatch.setattr(evaluate_run, "read_run", lambda path: of_a_gpu)
     run = load_run(tmp_path / "run")
     assert run.compute.device.type == "cpu"
-    assert "device = cuda; there is none here" in caplog.text
+    assert "device = cuda, which is not available here" in caplog.text
 
 
 def test_a_backbone_of_fixed_sizes_embeds_images_of_any_larger_size(

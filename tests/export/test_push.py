@@ -143,7 +143,7 @@ def test_a_hub_that_does_not_answer_is_one_line_whatever_its_client_is_made_of(
     monkeypatch.setattr("huggingface_hub.HfApi.create_repo", refuse)
     monkeypatch.chdir(tmp_path)
     assert main(["export", str(run.path), "--push", NAME]) == 3
-    assert "does not take somebody/digits (connection refused)" in capsys.readouterr().err
+    assert "did not accept somebody/digits (connection refused)" in capsys.readouterr().err
 
 
 def test_a_hub_that_refuses_is_one_line_and_the_folder_stays(
@@ -157,7 +157,7 @@ def test_a_hub_that_refuses_is_one_line_and_the_folder_stays(
     out = tmp_path / "mine"
     assert main(["export", str(run.path), "--push", NAME, "--out", str(out)]) == 3
     said = capsys.readouterr().err.splitlines()[-1]
-    assert "the Hub does not take somebody/digits (" in said
+    assert "the Hub did not accept somebody/digits (" in said
     assert said.endswith(f"log in with: hf auth login, then: hf upload {NAME} {out}")
     assert (out / "model.safetensors").exists()
     assert hub.files == {}

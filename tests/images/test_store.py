@@ -352,7 +352,7 @@ def test_every_command_goes_on_with_a_runs_own_store_whose_folder_was_touched(
     ):
         caplog.clear()
         assert main(words) == 0, words
-        assert "going on with the store as it is" in caplog.text, words
+        assert "using the store as it is" in caplog.text, words
     assert main(["embed", str(other), *named, *features]) == 3  # nothing guards these images
 
 
@@ -425,7 +425,7 @@ def test_packing_goes_on_without_writing_through_a_link(
         (lambda s: os.truncate(s / MANIFEST, 500), MANIFEST),
         (
             lambda s: (s / MANIFEST).write_text((s / MANIFEST).read_text().replace("96", "95")),
-            "its seal does not fit",
+            "its seal does not match",
         ),
     ],
 )

@@ -70,8 +70,8 @@ def test_the_page_says_what_correlation_strength_is_of_z_on_a_line_and_of_consta
     """A wholly constant z has no correlations: 0 is no sign of health there."""
     line = torch.randn(64, 1, generator=torch.Generator().manual_seed(0)) * torch.ones(8)
     says = MEASURE_NAMES["correlation_strength"].collapsed
-    assert f"near {float(correlation_strength(line)):.0f} on one line" in says
-    assert f"{float(correlation_strength(torch.ones(64, 8))):.0f} where z is constant" in says
+    assert f"near {float(correlation_strength(line)):.0f} if z lies on one line" in says
+    assert f"{float(correlation_strength(torch.ones(64, 8))):.0f} if z is constant" in says
 
 
 def test_correlation_strength_agrees_with_numpy() -> None:

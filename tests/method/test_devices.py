@@ -45,7 +45,7 @@ def test_auto_takes_the_processor_where_there_is_no_gpu(monkeypatch: pytest.Monk
         monkeypatch.setattr(f"torch.{kind}.is_available", lambda: False)
     assert compute_for(preset("tiny")).device.type == "cpu"
     assert (has_device("auto"), has_device("cuda:1"), has_device("mps")) == (True, False, False)
-    with pytest.raises(ConfigError, match="device = 'mps' on a machine"):
+    with pytest.raises(ConfigError, match="device = 'mps', but this machine"):
         compute_for(replace(preset("tiny"), device="mps"))
 
 

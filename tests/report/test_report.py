@@ -89,7 +89,7 @@ def test_every_knob_is_listed_with_its_value_and_meaning(page: Page) -> None:
 def test_the_finding_says_what_accuracy_hides_where_classes_are_uneven() -> None:
     assert "uneven" not in finding([record(value=0.9)])
     assert finding([record(value=0.9, majority=0.85, balanced=0.6)]).endswith(
-        f"The classes are uneven: to name the largest one always would be right for 85.00{NB}%; "
+        f"The classes are uneven: always naming the largest one would be right for 85.00{NB}%; "
         f"the balanced accuracy is 60.00{NB}%."
     )
 

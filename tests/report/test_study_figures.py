@@ -237,7 +237,7 @@ def test_an_older_run_shows_the_predictor_against_the_root_of_the_eigenvalue() -
     drawn = rows_of(predictor_chart([row]), "along")
     assert [r["along"] for r in drawn if "text" in r] == pytest.approx([1, 0.5, 0.25])
     caption = spectrum_figures([row])[1].caption
-    assert "did not note" in caption
+    assert "did not record" in caption
     assert "up to 1,024" in spectrum_figures([row])[0].caption
 
 

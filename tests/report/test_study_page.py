@@ -136,7 +136,7 @@ def test_the_way_on_names_retry_where_the_same_command_would_do_nothing(tmp_path
 
     assert "--retry" not in way_on()
     (directory.folder(first.run).path / "attempts.jsonl").write_text(json.dumps(attempt) + "\n")
-    assert way_on().endswith("--seeds 1 (with --retry also the 1 that ended badly)")
+    assert way_on().endswith("--seeds 1 (add --retry for the 1 that ended badly)")
     (directory.folder(second.run).path / "attempts.jsonl").write_text(json.dumps(attempt) + "\n")
     assert way_on().endswith("--seeds 1 --retry")
     diverged = json.dumps(attempt | {"exit_code": 4, "reason": "not finite"})

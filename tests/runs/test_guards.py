@@ -218,7 +218,9 @@ def test_other_rounding_goes_on_and_says_so_once(
     now = resume(tmp_path)
     messages = [record.getMessage() for record in caplog.records]
     assert len(messages) == 1
-    assert messages[0].startswith("the run goes on, but the same bits cannot be promised: ")
+    assert messages[0].startswith(
+        "the run continues, but bit-identical results are not guaranteed: "
+    )
     for key, new in changes.items():
         assert f"environment.{key}: {before[key]} -> {new}" in messages[0]
     noted = {change.key: change.new for change in now.changes}
@@ -318,7 +320,7 @@ def test_an_extension_is_longer_than_the_run(epochs: int) -> None:
 
 
 def test_only_pretraining_is_extended() -> None:
-    with pytest.raises(ConfigError, match="of the kind finetune"):
+    with pytest.raises(ConfigError, match="for a finetune run"):
         extended(info(task="finetune"), epochs=99, step=0)
 
 

@@ -254,7 +254,7 @@ def test_other_files_are_named_and_left_alone(run: Path) -> None:
     (run / "notes\x1b.txt").write_text("mine")
     (run / ".status.json.tmp").write_text("{")
     assert _wrong(run) == {}
-    assert _notes(run)["notes?.txt"] == "not a run's, not checked"
+    assert _notes(run)["notes?.txt"] == "not a file of the run, not checked"
     assert _notes(run)[".status.json.tmp"] == "left by a crash, not used"
 
 

@@ -105,7 +105,7 @@ def test_a_metric_that_is_added_is_told_and_scored_for_finished_runs(tmp_path: P
     prepared = prepare(tmp_path / "s", STUDY | {"protocol": protocol})
     assert list(prepared.changes) == [
         'protocol.metrics: ["knn_accuracy"] -> ["knn_accuracy", "effective_rank"]',
-        "numbers that it asks for now and finished runs lack are scored",
+        "finished runs are scored for the numbers that it now asks for",
     ]
     conduct(prepared, executor)
     assert [stage for _, stage in executor.started] == ["evaluate"] * 4
@@ -115,7 +115,7 @@ def test_an_arm_whose_test_split_was_scored_stays(tmp_path: Path) -> None:
     values = STUDY | {"protocol": STUDY["protocol"] | {"final_test": True}}
     prepared = prepare(tmp_path / "s", values)
     prepared.directory.select("mine", "b")
-    with pytest.raises(ConfigError, match="'b', whose test split was scored"):
+    with pytest.raises(ConfigError, match="scored on the test split, 'b', that is"):
         prepare(tmp_path / "s", values | {"arms": {"a": {}}})
 
 

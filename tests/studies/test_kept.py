@@ -91,12 +91,12 @@ def test_a_card_of_a_version_without_a_section_does_not_hide_the_others(
 
 
 def test_runs_cannot_go_on_from_what_is_kept(kept: Path) -> None:
-    with pytest.raises(ConfigError, match="kept without its runs"):
+    with pytest.raises(ConfigError, match="saved without its runs"):
         StudyDirectory(kept).check_ours()
 
 
 def test_a_run_that_was_not_kept_is_one_error(kept: Path) -> None:
-    with pytest.raises(DataError, match="kept without the run 0123"):
+    with pytest.raises(DataError, match="saved without the run 0123"):
         StudyDirectory(kept).run("0123")
 
 

@@ -89,7 +89,7 @@ def test_a_process_runs_one_study_after_the_other_but_not_on_a_connection_of_oth
         assert [RayActors(cluster.address).queue() for _ in range(2)] == [{}, {}]
         library.shutdown()
         library.init(cluster.address, namespace="mine", log_to_driver=False)
-        with pytest.raises(ConfigError, match="connected to Ray already"):
+        with pytest.raises(ConfigError, match="already connected to Ray"):
             RayActors(cluster.address)
     finally:
         library.shutdown()

@@ -310,5 +310,5 @@ def test_a_finished_run_takes_its_lost_steps_again_or_says_what_to_do(tmp_path: 
     assert main([str(scored.file)]) == 7
     failure = read_failure(tmp_path / "run")
     assert failure is not None
-    assert f"remove {tmp_path / 'run'} to train it anew" in failure.message
+    assert f"remove {tmp_path / 'run'} to restart it" in failure.message
     assert "model.safetensors does not match its sha256" in failure.message

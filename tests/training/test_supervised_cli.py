@@ -294,7 +294,7 @@ def test_other_settings_or_another_run_s_images_are_refused(
     assert _finetune(pretrained, "--labels", 0.1, "--finetune.momentum", 0.5) == 2
     assert "finetune.momentum: 0.9 -> 0.5" in capsys.readouterr().err
     assert _finetune(pretrained, "--epochs", 3) == 2
-    assert "epochs for an encoder that is trained already" in capsys.readouterr().err
+    assert "epochs for an encoder that is already trained" in capsys.readouterr().err
 
 
 def test_other_images_than_the_runs_are_fine_tuned_on_in_a_directory_of_their_own(

@@ -365,7 +365,7 @@ def test_without_a_network_the_answer_is_quick(
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     began = time.perf_counter()
-    with pytest.raises(DataError, match=r"does not give model\.safetensors of timm/"):
+    with pytest.raises(DataError, match=r"did not provide model\.safetensors of timm/"):
         read_weights(f"timm:{NAME}", EncoderConfig(name=f"timm:{NAME}"))
     assert time.perf_counter() - began < 10  # timm's own way takes most of a minute
 

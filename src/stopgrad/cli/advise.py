@@ -32,11 +32,11 @@ def add(parser: argparse.ArgumentParser) -> None:
     add_help_all(parser)
     add_changes(parser)
     parser.epilog = (
-        "Nine settings of learning rate, alpha_h and crop_min are tried in short runs, the\n"
-        "best three in longer ones, the best in the longest, ranked by RankMe of the\n"
-        "features. Every knob is a flag (--KNOB VALUE) that changes the preset.\n"
-        "After a kill repeat the command to continue. DIR/advice.md has the setting, why,\n"
-        "what to expect, and the command of the long run."
+        "Tries nine settings of learning rate, alpha_h and crop_min in short runs, the best\n"
+        "three in longer runs and the best one in the longest, ranked by RankMe of the\n"
+        "features. Every knob is a flag (--KNOB VALUE) that changes the preset. If the\n"
+        "command is killed, repeat it to continue. DIR/advice.md names the setting, says\n"
+        "why and what to expect, and gives the command for the long run."
     )
 
 

@@ -26,7 +26,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     """Adds the data, the knobs and --json."""
     add_spec(parser)
     parser.add_argument(
-        "--json", action="store_true", help="print one JSON object, with all that is not used"
+        "--json",
+        action="store_true",
+        help="print one JSON object, with everything that is not used",
     )
     add_config(parser)
     parser.epilog = "Exit code 0: pretraining would start; 3: it would not."

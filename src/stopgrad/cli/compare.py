@@ -42,19 +42,19 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--no-scores",
         dest="score",
         action="store_false",
-        help="use the scores in the records, and compute no others",
+        help="use only the scores in the records, and compute no new ones",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object per line")
     parser.epilog = (
         "The measures need no labels and use the same views of the same images for all\n"
         "runs; higher is better. If the runs have records of kNN and linear probe, or\n"
-        "the images have labels, Kendall's tau tells how well each measure orders the\n"
-        "runs like those scores. Nothing is written into a run.\n\n"
+        "the images have labels, Kendall's tau says how well each measure's order of the\n"
+        "runs agrees with that of the scores. Nothing is written into a run.\n\n"
         "How far to trust the default: over 24 runs on CIFAR-10 (a small network, 12 settings\n"
         "of one N, two seeds) the tau of RankMe is +0.75 with kNN (95 %: 0.51 to 0.89) and\n"
         "with the linear probe (0.45 to 0.90). It is the default because it was the best of\n"
-        "these six measures on 24 runs before; the participation ratio, registered before\n"
-        "those, has +0.40 and +0.25. Between runs of different N the order may be\n"
+        "these six measures on 24 earlier runs. The participation ratio, our choice until\n"
+        "then, has +0.40 and +0.25. Between runs of different N the order may be\n"
         "reversed: a network that has hardly begun to learn ranks high, with low retrieval."
     )
 

@@ -18,7 +18,7 @@ from typing import Any
 from stopgrad.errors import ConfigError
 from stopgrad.storage import usable_cores
 
-SAVING_S = 600  # that a process may take to save after a signal, a measurement before it included
+SAVING_S = 600  # a process may take this long to end a measurement and save after a signal
 
 
 def add_devices(parser: argparse.ArgumentParser) -> None:
@@ -75,9 +75,9 @@ def train_together(arguments: Sequence[str], *, devices: int) -> int:
 
 
 def _how(launch: type) -> dict[str, Any]:
-    """How long a process may take to save after a signal, after which torch kills it; and signals.
+    """The signals that torch handles, and how long it lets a process save before it kills it.
 
-    SIGHUP stays ignored where it is, as under nohup.
+    A SIGHUP that is ignored, as under nohup, stays ignored.
     """
     wanted: dict[str, Any] = {"shutdown_timeout": SAVING_S}
     if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:

@@ -18,8 +18,8 @@ EXAMPLE = "stopgrad embed runs/mine --out features.parquet"
 def add(parser: argparse.ArgumentParser) -> None:
     """Adds the run, --data, --out, --bad-images and --layer."""
     parser.add_argument("run", type=user_path, metavar="RUN", help="run directory")
-    help_text = f"{DATA}. The images to train on are embedded, and the split that is scored; what "
-    help_text += "is left out is said. Default: the run's images"
+    help_text = f"{DATA}. Embeds the training images and the split that is scored, and names what "
+    help_text += "it leaves out. Default: the run's images"
     parser.add_argument("--data", action="append", metavar="SPEC", help=help_text)
     parser.add_argument(
         "--out",
@@ -27,12 +27,12 @@ def add(parser: argparse.ArgumentParser) -> None:
         type=user_path,
         metavar="FILE",
         help=".parquet or .csv: a row per image with path, split, label and features; .npy: only "
-        "the features, with a .csv of the rows beside it. After a kill repeat the command",
+        "the features, with a .csv of the rows beside it. If it is killed, repeat the command",
     )
     parser.add_argument(
         "--bad-images",
         choices=get_args(BadImages),
-        help="on damaged images fail, or skip them. Default: as in the run",
+        help="damaged images: fail, or skip them. Default: as in the run",
     )
     add_older(parser)
     parser.add_argument(
@@ -52,7 +52,7 @@ def run(options: argparse.Namespace) -> None:
         options.data, out=options.out, layer=options.layer, bad_images=options.bad_images
     )
     if made.kept:
-        say(f"{made.kept:,} of them were embedded before")
+        say(f"{made.kept:,} images had been embedded before")
     say(f"done: {made.rows:,} images, {made.width} features each")
     for path in made.files:
         print_line(str(path))

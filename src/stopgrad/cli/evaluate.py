@@ -25,7 +25,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--out",
         type=user_path,
         metavar="DIR",
-        help="where the records go. Default: into the run; those of other images into a folder of "
+        help="directory for the records. Default: the run; for other images a folder in "
         "RUN/elsewhere",
     )
     add_older(parser)
@@ -57,7 +57,9 @@ def add(parser: argparse.ArgumentParser) -> None:
         help=f"what to compute: {', '.join(FROZEN)} (the default), or the measures of collapse of "
         f"z: {', '.join(MEASURES)}",
     )
-    parser.add_argument("--missing", action="store_true", help="skip what is recorded already")
+    parser.add_argument(
+        "--missing", action="store_true", help="skip scores that are already recorded"
+    )
 
 
 def run(options: argparse.Namespace) -> None:

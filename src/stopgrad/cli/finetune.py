@@ -27,7 +27,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     add_labels(parser)
     parser.epilog = (
         "The knobs finetune.* are flags as well, such as --finetune.epochs 20; see them\n"
-        "with: stopgrad pretrain --help-all. After a kill repeat the command."
+        "with: stopgrad pretrain --help-all. If it is killed, repeat the command."
     )
     add_changes(parser)
     parser.set_defaults(section="finetune")

@@ -55,7 +55,7 @@ def study_named(word: str) -> str:
     """` (a study, ...)` for the name of a study that is not also a file; else empty."""
     if Path(word).exists() or word not in stopgrad.built_in_studies():
         return ""
-    return f" (a study, which runs by: stopgrad study run {word} --data SPEC --out DIR)"
+    return f" (a study; run it with: stopgrad study run {word} --data SPEC --out DIR)"
 
 
 def check_names(options: argparse.Namespace) -> None:
@@ -116,7 +116,7 @@ def unrecognized(parser: argparse.ArgumentParser, words: Sequence[str]) -> Confi
     answer = guess(key, known)
     said = f" ({answer})" if answer else did_you_mean(words[0], own)
     if key.replace("-", "_") in known or answer.partition(",")[0].removeprefix("here ") in known:
-        said = " (a knob, which is set when a run begins)"
+        said = " (a knob, set when a run begins)"
     elif answer.startswith("here --") and answer.removeprefix("here ") not in own:
         said = ""
     return ConfigError(

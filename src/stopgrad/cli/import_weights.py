@@ -16,7 +16,7 @@ EXAMPLE = "stopgrad import-weights moco.pth --out moco.safetensors"
 def add(parser: argparse.ArgumentParser) -> None:
     """Adds the file, --out and --prefix."""
     parser.add_argument(
-        "file", type=user_path, metavar="FILE", help="a file of torch.save: .pth, .ckpt"
+        "file", type=user_path, metavar="FILE", help="a file that torch.save wrote: .pth, .ckpt"
     )
     parser.add_argument(
         "--out", required=True, type=user_path, metavar="FILE", help="a .safetensors file to write"
@@ -25,11 +25,11 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--prefix",
         default="",
         metavar="NAME",
-        help="take only tensors whose names begin with NAME, and remove it; such as "
-        "teacher.backbone.",
+        help="take only tensors whose names begin with NAME, such as teacher.backbone., and "
+        "remove it from the names",
     )
     parser.epilog = (
-        "No code in FILE is run. Only its tensors are read, by a process with little memory."
+        "No code in FILE is run. Only its tensors are read, in a process with limited memory."
     )
 
 

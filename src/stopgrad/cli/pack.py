@@ -38,14 +38,14 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--bad-images",
         choices=get_args(BadImages),
         default="fail",
-        help="on damaged images fail, or skip them (at most 5 %% of the images). Default: fail",
+        help="damaged images: fail, or skip them (at most 5 %% of the images). Default: fail",
     )
     for name, what in (("image", "the images or their paths"), ("label", "the labels")):
         parser.add_argument(
             f"--{name}-column",
             default="",
             metavar="NAME",
-            help=f"column of a table (Parquet, CSV, ...) that holds {what}. Default: by rule",
+            help=f"column of a table (Parquet, CSV, ...) that holds {what}. Default: automatic",
         )
     parser.add_argument(
         "--white-level", type=float, default=0.0, metavar="X", help="as for pretrain"

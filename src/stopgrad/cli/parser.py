@@ -61,7 +61,7 @@ class _Help(argparse.RawDescriptionHelpFormatter):
 
 
 class _Parser(argparse.ArgumentParser):
-    """argparse whose errors are ours: one line, exit code 2."""
+    """An argparse parser that raises our errors: one line, exit code 2."""
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         """Refuses a value that is none of the choices, with the one that is meant."""
@@ -194,13 +194,13 @@ def add_older(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--older",
         action="store_true",
-        help="use an older checkpoint of a finished run where the last one is damaged",
+        help="if the last checkpoint of a finished run is damaged, use an older one",
     )
 
 
 def add_data(parser: argparse.ArgumentParser) -> None:
     """Adds --data, which is required and may be given several times."""
-    help_text = f"{DATA}. Given several times: the images of all"
+    help_text = f"{DATA}. Repeat it to use several data sets together"
     parser.add_argument("--data", required=True, action="append", metavar="SPEC", help=help_text)
 
 
@@ -263,7 +263,7 @@ def add_config(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--show-config",
         action="store_true",
-        help="print every knob as YAML, with where its value comes from, and do no more",
+        help="print every knob as YAML, say where its value comes from, and exit",
     )
     add_help_all(parser)
     begin = "usage: "
@@ -275,7 +275,7 @@ def add_config(parser: argparse.ArgumentParser) -> None:
 
 def add_help_all(parser: argparse.ArgumentParser) -> None:
     """Adds --help-all, which lists the knobs."""
-    help_text = "list every knob too, each a flag such as --epochs 20"
+    help_text = "also list every knob, each a flag such as --epochs 20"
     parser.add_argument(HELP_ALL, action="store_true", help=help_text)
 
 

@@ -13,9 +13,9 @@ HELP = "continue a run where it stopped, or train it for more epochs"
 EXAMPLE = "stopgrad resume runs/mine"
 
 FREE_TO_CHANGE = """\
-On the same kind of machine the result is, bit for bit, that of a run without a
-break. Other images, settings or numbers of threads are refused, and every
-difference is named. Only knobs that do not affect training may change, by
+On the same kind of machine the result is bit for bit the same as without the
+interruption. Other images, settings or numbers of threads are refused, and every
+difference is named. Only knobs that do not affect training can be changed, with
 --KNOB VALUE: device (of the same kind), checkpoint_every, knn_every, knn.k,
 knn.temperature, measure_every, process_timeout, stop_on_collapse."""
 
@@ -27,8 +27,8 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--extend",
         type=int,
         metavar="EPOCHS",
-        help="train to this many epochs in total; the learning rates follow the new length, and "
-        "the run notes it",
+        help="train to this many epochs in total; the learning rates follow the new length, which "
+        "the run records",
     )
     add_devices(parser)
     add_log(parser)

@@ -32,12 +32,12 @@ COMMANDS = {  # what each does, and an example
 }
 
 AGAIN = """\
-Every knob is a flag (--KNOB VALUE) for all arms. Repeat the command after a
-kill, or give it at the same time on another machine with the same files:
-finished runs are not repeated, and one process works on a run at a time. You
-may edit the study's file in between. Changes that need no other runs and no
-other split are accepted and reported, and missing scores are computed; other
-changes are refused. A study in DIR can be given by its name."""
+Every knob is a flag (--KNOB VALUE) for all arms. If the command is killed, repeat
+it; you can also run it at the same time on another machine with the same files.
+Finished runs are not repeated, and only one process works on a run. You may edit
+the study's file in between. Changes that need no other runs and no other split are
+accepted and reported, and missing scores are computed; other changes are refused.
+A study in DIR can be given by its name."""
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -48,7 +48,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         for name, (help_text, example) in COMMANDS.items()
     )
     names.add_argument(
-        "name", nargs="?", metavar="NAME", help="print this study's file, to start your own from"
+        "name", nargs="?", metavar="NAME", help="print this study's file, as a start for your own"
     )
     names.set_defaults(command=list_all)
     _add_run(runs)
@@ -102,21 +102,21 @@ def _add_cluster(parser: argparse.ArgumentParser) -> None:
         "--on",
         choices=("local", "slurm", "ray"),
         default="local",
-        help="where: processes on this machine, or jobs on a cluster, which go on when this "
-        "command is killed. Default: local",
+        help="where to train: processes on this machine, or jobs on a cluster, which continue when "
+        "this command is killed. Default: local",
     )
     parser.add_argument(
         "--slurm",
         nargs="+",
         default=[],
         metavar="KEY=VALUE",
-        help="options of sbatch for each job: partition=gpu gpus=1 time=4:00:00",
+        help="sbatch options for each job: partition=gpu gpus=1 time=4:00:00",
     )
     parser.add_argument(
         "--ray-address",
         default="auto",
         metavar="HOST:PORT",
-        help="the cluster of Ray. Default: the one that this machine is part of",
+        help="the Ray cluster. Default: the one that this machine belongs to",
     )
     parser.add_argument(
         "--devices",
@@ -124,7 +124,7 @@ def _add_cluster(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=1,
         metavar="N",
-        help="processes of each pretraining on its node, with --on slurm or ray. Default: 1",
+        help="processes per pretraining, all on one node, with --on slurm or ray. Default: 1",
     )
 
 

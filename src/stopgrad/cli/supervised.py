@@ -23,8 +23,8 @@ def add(parser: argparse.ArgumentParser) -> None:
         required=True,
         type=user_path,
         metavar="RUN",
-        help="a new directory, or that of a pretraining run on the same images; the same command "
-        "continues after a kill",
+        help="a new directory, or that of a pretraining run on the same images; if it is killed, "
+        "repeat the command",
     )
     parser.add_argument("--init", help=argparse.SUPPRESS)  # to name the command that takes it
     add_labels(parser)
@@ -37,8 +37,8 @@ def run(options: argparse.Namespace) -> None:
     if options.init is not None:
         raise ConfigError(
             f"--init {options.init[:200]}: the supervised baseline starts from random weights",
-            hint="train a run with labels by: stopgrad finetune RUN; start from other weights by: "
-            "stopgrad pretrain --init",
+            hint="train a run with labels with: stopgrad finetune RUN; pretrain from other weights "
+            "with: stopgrad pretrain --init",
         )
     scores = stopgrad.supervised(
         options.data,

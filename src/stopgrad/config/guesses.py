@@ -30,7 +30,7 @@ GUESSES = {  # "here KNOB", with a note, or why there is none: the names
         "sched scheduler schedule lr_scheduler lr_schedule cos cosine gamma lr_gamma milestones "
         "step_size lr_step_size decay_rate min_lr lr_min final_lr end_lr"
     ),
-    "SGD has its momentum and nothing else": "nesterov dampening betas beta1 beta2 eps opt_eps",
+    "SGD has a momentum and no other options": "nesterov dampening betas beta1 beta2 eps opt_eps",
     "gradients are not clipped": "clip_grad grad_clip clip_grad_norm gradient_clip_val max_norm",
     "gradients are not accumulated": (
         "accumulate_grad_batches grad_accum gradient_accumulation_steps accum_iter"
@@ -65,7 +65,7 @@ GUESSES = {  # "here KNOB", with a note, or why there is none: the names
     ),
     "here views.grayscale": "gray gray_prob gray_scale gray_scale_prob random_gray_scale greyscale",
     "here views.blur": "blur_prob gaussian_blur gaussian_prob gaussian_blur_prob",
-    "a view is cropped, flipped, coloured and blurred by the knobs views.*, and no more": (
+    "the knobs views.* crop, flip, colour and blur a view, and no more": (
         "vflip vf_prob vertical_flip ratio rr_prob solarize solarization solarize_prob "
         "solarization_prob aa auto_augment randaugment mixup mixup_alpha cutmix cutmix_alpha "
         "reprob random_erase random_erasing cutout aug_plus"
@@ -75,7 +75,7 @@ GUESSES = {  # "here KNOB", with a note, or why there is none: the names
         "local_crops_number"
     ),
     "the images are normalised by their own mean and standard deviation": "mean std normalize",
-    "SimSiam has no temperature, and that of the kNN is knn.temperature": (
+    "SimSiam has no temperature, and the kNN's is knn.temperature": (
         "t tau temp temperature moco_t nce_t"
     ),
     "SimSiam has no momentum encoder": (
@@ -107,14 +107,14 @@ GUESSES = {  # "here KNOB", with a note, or why there is none: the names
         "val_split validation_split val_fraction validation_fraction val_ratio val_size test_size"
     ),
     "here stop_gradient": "stop_grad stopgrad sg detach",
-    "here stop_on_collapse, and nothing else stops a run early": "early_stopping patience",
+    "here stop_on_collapse, the only way to stop a run early": "early_stopping patience",
     "here seed": "random_state manual_seed random_seed global_seed",
     "here device, such as cpu or cuda:0": ("gpu cuda use_cuda no_cuda cpu mps accelerator"),
     "here --devices of pretrain and resume, or torchrun with -m stopgrad": (
         "gpus num_gpus n_gpus devices nproc_per_node strategy ddp distributed rank local_rank "
         "multiprocessing_distributed world_size nodes num_nodes dist_url dist_backend"
     ),
-    "here threads, as images are decoded once and no workers load them": (
+    "here threads, because images are decoded once and no workers load them": (
         "j workers num_workers n_workers nw n_jobs num_threads dataloader_num_workers cpus"
     ),
     "here precision, auto, bf16 or fp32": (
@@ -151,12 +151,14 @@ GUESSES = {  # "here KNOB", with a note, or why there is none: the names
         "project wandb use_wandb log_wandb tensorboard logger"
     ),
     "here --config": "c cfg conf config_file config_path",
-    "here --init for weights, and a run goes on by stopgrad resume RUN": (
+    "here --init for weights, and stopgrad resume RUN to continue a run": (
         "pretrained weights checkpoint ckpt ckpt_path initial_checkpoint pretrained_weights "
         "load_from from_checkpoint resume resume_from resume_from_checkpoint auto_resume "
         "start_epoch"
     ),
-    "a run is never overwritten, but goes on by stopgrad resume RUN": "f force overwrite exist_ok",
+    "a run is never overwritten, but stopgrad resume RUN continues it": (
+        "f force overwrite exist_ok"
+    ),
     "here stopgrad evaluate RUN": "evaluate eval eval_only test_only",
 }
 

@@ -100,7 +100,7 @@ class EncoderConfig(Checked):
     width: float = knob(1.0, "factor on every channel count of a ResNet", above=0, at_most=32)
     channels: int = knob(
         3,
-        "channels of its input: 3, 1 for views in gray, or as many as --bands. Paper: 3",
+        "channels of its input: 3, 1 for gray views, or as many as --bands. Paper: 3",
         at_least=1,
         at_most=1024,
     )
@@ -197,7 +197,7 @@ class SupervisedConfig(Checked):
 
     epochs: int = knob(
         0,
-        "passes over as many images as pretraining has, 0: as many as pretraining. Report: 800",
+        "epochs of as many images as in pretraining, 0: as many epochs too. Report: 800",
         at_least=0,
     )
     batch: int = knob(0, "images per step, 0: as pretraining. Report: 512", at_least=0)
@@ -227,7 +227,7 @@ class FinetuneConfig(Checked):
     """
 
     epochs: int = knob(
-        20, "passes over as many images as pretraining has. SwAV, Barlow Twins: 20", at_least=1
+        20, "epochs of as many images as in pretraining. SwAV, Barlow Twins: 20", at_least=1
     )
     batch: int = knob(256, "images per step. SwAV, Barlow Twins: 256", at_least=2)
     base_lr: float = knob(
@@ -260,8 +260,8 @@ class Config(Checked):
     batch: int = knob(512, "images per step B. Paper: 512", at_least=2)
     parts: int = knob(
         1,
-        "number of equal parts of the data; a batch takes as many images from each, so that N "
-        "processes, where N divides it, read only their own. Paper: 1",
+        "number of equal parts of the data, from which a batch takes equally many images. If the "
+        "number of processes divides it, each reads only its own parts. Paper: 1",
         at_least=1,
     )
     stop_gradient: bool = knob(True, "false: the ablation of Sec. 4.1, which collapses")
@@ -278,7 +278,7 @@ class Config(Checked):
     )
     stop_on_collapse: bool = knob(
         False,
-        "end the run (exit code 4) at two verdicts of collapse in a row, past 10 % of it",
+        "end the run (exit code 4) after two verdicts of collapse in a row, past its first 10 %",
     )
     validation: float = knob(
         0.0,
@@ -295,18 +295,18 @@ class Config(Checked):
         "fail", "what damaged images do: fail, or skip (left out, at most 5 % of the images)"
     )
     image_column: str = knob(
-        "", "column of a table (Parquet, CSV, ...) of the images or their paths; empty: by rule"
+        "", "column of a table (Parquet, CSV, ...) of the images or their paths; empty: automatic"
     )
     label_column: str = knob(
-        "", "column of a table (Parquet, CSV, ...) that holds the labels; empty: by rule"
+        "", "column of a table (Parquet, CSV, ...) that holds the labels; empty: automatic"
     )
     white_level: float = knob(
-        0.0, "value that is white in images of more than 8 bits, 0: from the set", at_least=0
+        0.0, "value that is white in images of more than 8 bits, 0: from the images", at_least=0
     )
     bands: str = knob(
         "auto",
-        "bands that are red, green and blue, as 4,3,2, or one that is gray; more, or all: a "
-        "channel each; auto: its colours",
+        "bands to read as red, green and blue, such as 4,3,2, or one as gray; more, or all: one "
+        "channel per band; auto: the colours of the image",
     )
     views: ViewsConfig = section(ViewsConfig, "the augmentations")
     encoder: EncoderConfig = section(EncoderConfig, "encoder f")
@@ -316,16 +316,14 @@ class Config(Checked):
     knn: KNNConfig = section(KNNConfig, "the kNN that watches the run")
     supervised: SupervisedConfig = section(SupervisedConfig, "the baseline from scratch")
     finetune: FinetuneConfig = section(FinetuneConfig, "fine-tuning with labels")
-    knn_every: int = knob(10, "epochs from one kNN to the next, 0: never", at_least=0)
+    knn_every: int = knob(10, "epochs between kNN evaluations, 0: never", at_least=0)
     checkpoint_every: int = knob(
         0,
-        "steps from one checkpoint to the next, 0: at epochs' ends, for 1 % of the time at most",
+        "steps between checkpoints, 0: at the end of epochs, for at most 1 % of the time",
         at_least=0,
         at_most=10**9,
     )
-    measure_every: int = knob(
-        1, "epochs from one measurement of collapse to the next, 0: never", at_least=0
-    )
+    measure_every: int = knob(1, "epochs between measurements of collapse, 0: never", at_least=0)
     batch_norm: BatchNorm = knob(
         "per-view", "statistics of each view (per-view) or of both (joint). Paper: per-view"
     )
@@ -333,18 +331,18 @@ class Config(Checked):
         "all", "statistics over the batch of all processes, or of each alone. Paper: all"
     )
     batch_norm_kernel: Literal["plain", "fused"] = knob(
-        "plain", "BN, ReLU and residual sum of a ResNet on one GPU: PyTorch's, or kernels as one"
+        "plain", "BN, ReLU and residual sum of a ResNet on one GPU: PyTorch's, or fused kernels"
     )
     process_timeout: float = knob(
-        120.0, "s that a process waits for the others before it gives up", above=0, at_most=10**7
+        120.0, "how long a process waits for the others, s", above=0, at_most=10**7
     )
     precision: Precision = knob(
-        "auto", "bf16 (autocast), fp32 or auto: bf16 on a GPU and on processors that compute in it"
+        "auto", "bf16 (autocast), fp32 or auto: bf16 on a GPU and on processors that support it"
     )
     channels_last: bool = knob(True, "memory format of the network, faster nearly everywhere")
-    compile: Compile = knob("auto", "torch.compile: on, off or auto (on a GPU alone)")
+    compile: Compile = knob("auto", "torch.compile: on, off or auto (only on a GPU)")
     repeatable: bool = knob(
-        True, "on a GPU, cuDNN's repeatable algorithms: a resumed run has the same bits"
+        True, "on a GPU, use cuDNN's repeatable algorithms: a resumed run has the same bits"
     )
     device: str = knob("auto", "auto, cpu, mps, cuda or cuda:N")
     threads: int = knob(

@@ -22,7 +22,7 @@ class Reading(NamedTuple):
     bands: Bands = ()
     levels: tuple[tuple[str, float, float], ...] = ()  # depth, black and white of images of more
     # than 8 bits; those of another depth have levels of their own
-    square: bool = False  # whether images of one size below the side become squares of it too
+    square: bool = False  # whether images that share a size below the side become squares of it
 
 
 BY_RULE = Reading()

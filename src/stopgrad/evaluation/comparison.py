@@ -70,7 +70,7 @@ class RankedRun(NamedTuple):
 
 
 class Agreement(NamedTuple):
-    """How far the order by a measure is the order by an accuracy."""
+    """How far the order by a measure agrees with the order by an accuracy."""
 
     measure: str
     accuracy: str
@@ -166,7 +166,7 @@ def _check_widths(runs: Sequence[TrainedRun], *, by: str, layer: Layer) -> None:
         raise ConfigError(
             f"{layer} of {' and '.join(map(str, widths))} channels to rank by {by}",
             expected="one width, because wide layers have more directions to count",
-            hint="use --by retrieval, or compare the runs of each width apart",
+            hint="use --by retrieval, or compare the runs of each width separately",
         )
 
 
@@ -286,7 +286,7 @@ def _notes_on_runs(
     if len(widths) > 1:
         yield (
             f"{layer} of {' and '.join(map(str, widths))} channels: counts of directions "
-            "(all but retrieval and the difference of cosines) favour the wide"
+            "(all but retrieval and the difference of cosines) favour the wider layers"
         )
     unended = [str(run.path) for run in runs if run.epoch < run.info.config.epochs]
     if unended:
@@ -309,7 +309,7 @@ def _notes_on_scores(runs: Sequence[TrainedRun], scores: Sequence[Accuracies]) -
     for metric in COMPARED:
         protocols = {str(s.records[metric].protocol) for s in scores if metric in s.records}
         if len(protocols) > 1:
-            yield f"{metric} by {len(protocols)} different protocols"
+            yield f"{metric} was measured by {len(protocols)} different protocols"
     shares = [record.majority for s in scores for record in s.records.values() if record.majority]
     if shares:
         yield (

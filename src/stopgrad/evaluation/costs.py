@@ -126,7 +126,7 @@ def also_when_stopped(keep: Callable[[], None]) -> Iterator[None]:
 
 def read_costs(*runs: Path) -> Costs | None:
     """The total cost of trainings so far; None if none was recorded, as in old runs."""
-    hint, parts = "remove the line, or the file; the run is as good without it", list[Spent]()
+    hint, parts = "remove the line, or the file; the run does not need it", list[Spent]()
     for run in runs:
         parts += read_lines_as(run / "costs.jsonl", Spent, what="a cost", hint=hint)
     if not parts:

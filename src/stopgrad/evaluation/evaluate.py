@@ -155,20 +155,20 @@ def score_run(
 
 
 def _is_of(record: Record, run: TrainedRun) -> bool:
-    """Whether a record is of this run: a folder of its own may hold those of several."""
+    """Whether a record is of this run: a folder named by the user may hold those of several."""
     own = run.info.data["fingerprint"]
     learned_from = record.data.get("pretrained_on", record.data.get("fingerprint", own))
     return learned_from == own and is_by(record, run.info.config)
 
 
 def is_by(record: Record, config: Config) -> bool:
-    """Whether a record is of this config; of older ones the knobs that were not there yet count."""
+    """Whether a record is of this config; knobs newer than the record count as their defaults."""
     usual, of = key_paths(config_to_dict(Config())), key_paths(record.config or {})
     return record.config is None or usual | of == key_paths(config_to_dict(config))
 
 
 def is_scored_on(record: Record, images: Images) -> bool:
-    """Whether a record scored these images and labels; assumed of older ones without the mark."""
+    """Whether a record scored these images and labels; true for older ones that do not say."""
     return record.data.get("scored", images.fingerprint) == images.fingerprint
 
 
@@ -194,7 +194,7 @@ def _scored(
         evaluators = _evaluators(config, bank, full_size=len(images.train), track=named)
         for key in (key for key in keys if key.labels == fraction):
             if key.metric not in evaluators:
-                log.warning("no LARS probe: one label per class leaves none to choose its lr by")
+                log.warning("no LARS probe: one label per class leaves none to choose its lr with")
                 continue
             began = time.perf_counter()
             score = evaluators[key.metric](bank, test)

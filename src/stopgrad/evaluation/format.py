@@ -54,12 +54,12 @@ MEASURE_NAMES: dict[str, Measure] = {
         "participation ratio", "high", "1", "directions that carry the variance"
     ),
     "effective_rank": Measure(
-        "effective rank", "high", "1", "directions in use, small ones counted in"
+        "effective rank", "high", "1", "directions in use, including small ones"
     ),
     "correlation_strength": Measure(
         "correlation strength",
         "low (published: 0.05)",
-        "near 1 on one line (published: 0.89 and 1.00), but 0 where z is constant",
+        "near 1 if z lies on one line (published: 0.89 and 1.00), but 0 if z is constant",
         "how much channels repeat each other",
     ),
     "positive_minus_random": Measure(

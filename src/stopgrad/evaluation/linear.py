@@ -84,7 +84,7 @@ def linear_probe(
         raise DivergedError(
             f"a linear probe that diverged at base_lr = {config.base_lr:g}",
             expected="finite weights",
-            hint="leave the probes out with --metrics knn_accuracy, or train the run anew",
+            hint="leave the probes out with --metrics knn_accuracy, or train the run again",
         )
     return score(logits, asked.labels, protocol=_protocol(plan, train_images=len(known.labels)))
 

@@ -153,7 +153,7 @@ def welch(higher: Summary, lower: Summary, *, margin: float = 0.0) -> Welch | No
     With a margin it asks whether `higher` is at most that much below `lower` (non-inferiority).
     Without any spread the means decide alone: p is 0, 1, or 0.5 where they are equal.
 
-    Source: Welch 1947; the report compares its means so.
+    Source: Welch 1947; the report compares its means in this way.
     """
     if higher.std is None or lower.std is None:
         return None

@@ -144,7 +144,7 @@ def _given_in_python(info: RunInfo) -> list[str]:
     ]
     if not parts:
         return []
-    return [f"The config alone does not rebuild it: given in Python were {', '.join(parts)}."]
+    return [f"The config alone cannot rebuild it; these were given in Python: {', '.join(parts)}."]
 
 
 def _ablations(config: Config) -> list[str]:

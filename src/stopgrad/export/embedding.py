@@ -151,7 +151,7 @@ def _claimed(folder: Path) -> IO[str]:
         held.close()
         raise StorageError(
             f"another user can write to {folder}, which an earlier process left",
-            expected="blocks that this user alone can have written",
+            expected="blocks that only this user can have written",
             hint="remove it, or choose another --out",
         )
     return held
@@ -236,7 +236,7 @@ class _Parts:
         if hashlib.sha256(data[:-DIGEST]).digest() != data[-DIGEST:]:
             raise StorageError(
                 f"{path} is not what was written",
-                expected="the block as it was",
+                expected="the block as it was written",
                 hint="repeat the command; it computes the block again",
             )
         values: FeatureRows = np.load(io.BytesIO(data), allow_pickle=False)

@@ -68,9 +68,9 @@ class SimSiamEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
 
     X is an array of images as `stopgrad.load` takes it, of C channels or gray, or flat
     (N, H * W * C); or a list of paths or Pillow images, which are cropped to their centres and
-    resized to `config_.image_side`. With other than three channels each is one of the encoder's, by
-    `{"encoder.channels": C}` in `config`; of four the last is alpha, unless it has
-    `{"bands": "all"}`. A parameter that is None takes the preset's value.
+    resized to `config_.image_side`. If C is not three, `config` needs `{"encoder.channels": C}`. Of
+    four channels the last is alpha, unless `config` has `{"bands": "all"}`. A parameter that is
+    None takes the preset's value.
 
     Args:
         preset: cpu (minutes on two cores), digits, tiny (tests), miniature, cifar, fast, imagenet.

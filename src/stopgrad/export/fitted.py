@@ -84,7 +84,7 @@ def _from_plain(values: Mapping[str, Any]) -> Fitted:
     if wrong or min(*std, *shape) <= 0:
         raise ValueError("normalization or image_shape is wrong")
     if not fits([*mean, *std, *losses], list[float]):
-        raise ValueError("normalization or loss_curve holds something else than numbers")
+        raise ValueError("normalization or loss_curve holds something other than numbers")
     return Fitted(
         parameters=parameters,
         config=config,

@@ -110,7 +110,7 @@ class PretrainedEncoder(
 
     @classmethod
     def from_pretrained(cls, *args: Any, **options: Any) -> Self:
-        """As the mixin's method; a DataError when a Hub answers with anything but file names."""
+        """As the mixin's method, but a DataError when a Hub answers with unsafe file names."""
         with checked_answers():
             return super().from_pretrained(*args, **options)
 

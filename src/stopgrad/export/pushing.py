@@ -43,7 +43,7 @@ def push_folder(folder: Path, name: str) -> str:
     # common root but Exception; only calls of the client stand in this block.
     except Exception as error:
         raise DataError(
-            f"the Hub does not take {name} ({first_line(error)})",
+            f"the Hub did not accept {name} ({first_line(error)})",
             expected="a token that may write there",
             hint=f"log in with: hf auth login, then: hf upload {quote(name)} {quote(str(folder))}",
         ) from error

@@ -189,7 +189,7 @@ def _hub(run: TrainedRun, encoder: nn.Module, card: dict[str, Any], out: Path) -
 def _write(out: Path, data: bytes, card: dict[str, Any], *, difference: float | None) -> Exported:
     """Writes a file and its card, and again if another export wrote one of them in the meantime.
 
-    No lock is held, as a folder need not have any: whoever writes last checks once more.
+    It holds no lock, because not every folder supports one: whoever writes last checks again.
     """
     described, sealed = card_of(out), _sealed(card, out.name, data)
     for _ in range(TRIES):
@@ -201,7 +201,7 @@ def _write(out: Path, data: bytes, card: dict[str, Any], *, difference: float | 
         if _are_there({out: data, described: json_bytes(sealed)}):
             return Exported(out, (out, described), sealed, difference)
     raise StorageError(
-        f"other processes write {out} too",
+        f"other processes are writing {out} too",
         expected="one export to a file at a time",
         hint="wait for them, then repeat the command",
     )
@@ -245,7 +245,7 @@ def _difference(
         raise CheckpointError(
             f"features as {card['format']} differ by {found:.1g} of the largest feature",
             expected=f"at most {most:g}",
-            hint="nothing was written; choose another format, and report this",
+            hint="nothing was written; choose another format, and report this as a bug",
         )
     return found
 

@@ -37,9 +37,9 @@ CHANGED = 1e-3  # least difference of two views, in standard deviations of the p
 FURTHER = 1.2  # least length of the next rung, relative to the one before
 UNITS = (3600.0, 60.0, 1.0)  # s in an hour, a minute and a second
 TRUST = (
-    "Over 24 runs on CIFAR-10, which had no part in the choice of this measure, its order agrees "
-    "with a linear probe's by a Kendall's tau of +0.75 (95 %: 0.45 to 0.90). Each setting has one "
-    "seed, so close values do not rank settings."
+    "On 24 runs on CIFAR-10 that played no part in choosing this measure, Kendall's tau of its "
+    "order with a linear probe's is +0.75 (95 %: 0.45 to 0.90). Each setting has only one seed, so "
+    "close values do not rank settings."
 )
 HEADS = ("rung", "epochs", "N", "RankMe", "retrieval", "z spans", "time")
 
@@ -102,7 +102,7 @@ class Advice(Shown):
         if 2 * place <= len(first) + 1:
             return ""
         return (
-            f"Caution: by retrieval it was only number {place} of {len(first)} in the first rung. "
+            f"Caution: by retrieval it came only {place} of {len(first)} in the first rung. "
             "A network that has hardly begun to learn also has many directions and low retrieval, "
             "so try the setting with the highest retrieval too."
         )
@@ -120,13 +120,13 @@ class Advice(Shown):
         ranks = [number(t.rankme) for t in self.tried if t.arm == best.arm]
         return [
             f"Setting: {best.arm}, weight decay {best.config.optimizer.weight_decay:g}.",
-            "Why: its features spread over the most directions, all settings of a rung being "
-            f"measured on the same views (RankMe {' -> '.join(ranks)} from rung to rung). {TRUST}",
+            "Why: its features spread over the most directions (RankMe "
+            f"{' -> '.join(ranks)} from rung to rung, on the same views for all). {TRUST}",
             *filter(None, [self._caution, self.note]),
             f"What to expect: after {best.config.epochs} epochs (N = {folds_text(best.folds)}) z "
             f"spans {number(best.directions)} directions, and for {100 * best.retrieval:.0f} % of "
-            "the images the nearest of up to 1,000 images to one view is the other view of the "
-            "same image. No label was read, so no accuracy is promised.",
+            "the images the nearest neighbour of one view, among up to 1,000, is the other view. "
+            "No label was read, so no accuracy is promised.",
             f"The long run reaches the published N of {folds_text(method.published_extent().folds)}"
             f" with {self.epochs} epochs, in about {long} at the pace of these runs:",
             self.command,
@@ -224,7 +224,9 @@ def _search(
     overrides = as_data(data).reading_knobs | key_paths(knobs)
     where = studies.Where(jobs=jobs)
     if "epochs" in overrides:
-        raise ConfigError("--epochs beside --budget", expected="the budget alone, which sets them")
+        raise ConfigError(
+            "--epochs beside --budget", expected="only --budget, which sets the epochs"
+        )
     config, spec = config_from_dict(overrides, preset=preset), spec_of(data)
     studies.check_place(where)
     directory = studies.StudyDirectory(out)
@@ -264,7 +266,7 @@ def _check_views(prepared: TrainingImages, config: Config) -> None:
     )
     if float((one - other).abs().max()) < CHANGED:
         raise DataError(
-            f"augmentation does not change these images (two views of {len(pixels)} are equal)",
+            f"augmentation does not change these images (both views of {len(pixels)} are equal)",
             expected="images and views.* that give two different views",
             hint="look at them with: stopgrad views --data SPEC --out views.png",
         )
@@ -339,8 +341,8 @@ def _epoch_s(search: _Search) -> float:
 def _bounded_decay(search: _Search, before: Sequence[TriedSetting]) -> tuple[float, str]:
     """The next rung's weight decay, lowered if the best run lost directions, and a note on that.
 
-    The number of directions of z goes as 1 / weight decay (docs/method.md), which gives the decay
-    that keeps enough of them. If nothing has to change, it is the previous rung's.
+    The number of directions of z is proportional to 1 / weight decay (docs/method.md), which gives
+    the decay that keeps enough of them. If nothing has to change, it is the previous rung's.
     """
     decay = (before[0].config if before else search.config).optimizer.weight_decay
     if "optimizer.weight_decay" in search.choices.overrides or not before:
@@ -351,7 +353,8 @@ def _bounded_decay(search: _Search, before: Sequence[TriedSetting]) -> tuple[flo
     bound = decay * alive / wanted
     return bound, (
         f"Weight decay was lowered from {decay:g} to {bound:.2g}, so that z keeps {wanted:g} "
-        f"directions instead of {alive:.1f}: on CIFAR-10 their number went as 1 / weight decay."
+        f"directions instead of {alive:.1f}: on CIFAR-10 their number was proportional to 1 / "
+        "weight decay."
     )
 
 

@@ -65,7 +65,7 @@ def chosen_config(config: Config | None, knobs: Mapping[str, Any], *, preset: st
         )
     elif knobs:
         raise ConfigError(
-            f"{', '.join(knobs)} beside a config",
+            f"both {', '.join(knobs)} and a config",
             expected="a config, or a preset and knobs",
             hint="change the config with dataclasses.replace",
         )
@@ -92,7 +92,7 @@ def chosen_start(init: str | os.PathLike[str] | None, config: Config) -> str | N
     if not config.encoder.is_given:
         return None if init is None else os.fspath(init)
     if init is not None:
-        raise ConfigError("init beside an encoder of your own", expected="its own weights")
+        raise ConfigError("init with an encoder of your own", expected="its own weights")
     return config.encoder.name
 
 

@@ -84,7 +84,7 @@ class Data:
         """The images as a config stores them, whole at a size that its encoder takes.
 
         Args:
-            config: The training's; where it says nothing on reading, the data's own reading counts.
+            config: The training's; where it does not say how to read, the data's own reading holds.
             screen: Shows progress.
             split: The split that is scored, as `evaluate` takes it.
             like: The images of a run, whose size, bands and levels these are to have.
@@ -138,7 +138,7 @@ class Data:
         named = _columns_in(reading)
         if named and self.spec.startswith(ARRAYS) and not getattr(self._where, "again", None):
             raise ConfigError(
-                f"{' and '.join(named)} beside images without columns",
+                f"{' and '.join(named)} for images without columns",
                 expected="rows such as {'image': ..., 'label': ...}",
                 hint="give labels as labels=..., or rows with these columns",
             )
@@ -154,7 +154,7 @@ class Data:
         return self.spec.startswith(ARRAYS) and self._where == self.spec
 
     def _serves(self, config: Config, reading: Reading, like: RunData | None, *, side: int) -> bool:
-        """Whether reading them again would give the same: none was resized, now or then."""
+        """Whether reading the images again would give the same ones: neither would resize any."""
         first = self._first
         if first is None or not runs.has_size_of(like, first, side=side):
             return False
@@ -183,7 +183,7 @@ class HowRead(TypedDict, total=False):
     image_column: str  # of a table, that holds the images or their paths; "": by rule
     label_column: str  # of a table, that holds the labels; "": by rule
     white_level: float  # the value that is white in images of more than 8 bits; 0: from the set
-    bands: str  # that are red, green and blue, as "4,3,2", or one; more, or "all": a channel each
+    bands: str  # "4,3,2" for red, green and blue, or one band; more, or "all": a channel per band
 
 
 @at_work
@@ -213,8 +213,8 @@ def load(
         bad_images: What to do about damaged images: fail, or skip.
         **reading: How it is read where the rules should not decide, as the knobs of these names:
             `image_column` and `label_column` of a table (Parquet, CSV, ...) or of rows in memory;
-            `white_level`, the value that is white in images of more than 8 bits; `bands` that are
-            red, green and blue, as "4,3,2", or one; of more bands, or "all", each is a channel.
+            `white_level`, the value that is white in images of more than 8 bits; `bands`, such as
+            "4,3,2" for red, green and blue, or one band; more, or "all", make a channel per band.
 
     Raises:
         ConfigError: For labels or names with anything but images themselves, and for a `reading`
@@ -226,10 +226,10 @@ def load(
     specs, how = _specs(data), _asked(reading).reading
     read_elsewhere = specs or isinstance(data, (Data, images.Dataset))
     if labels is not None and how.label_column:
-        raise ConfigError("labels beside label_column", expected="one of them")
+        raise ConfigError("both labels and label_column", expected="one of them")
     if read_elsewhere and (labels is not None or class_names):
         raise ConfigError(
-            "labels or class_names beside images that are not an array",
+            "labels or class_names for images that are not an array",
             expected="a data set with its own labels, or an array",
             hint="name the folders train/CLASS and test/CLASS",
         )
@@ -245,8 +245,8 @@ def load(
         return found
     if reading:
         raise ConfigError(
-            f"{', '.join(reading)} beside images that were read before",
-            expected="a name, a path, or images themselves",
+            f"{', '.join(reading)} for images that were already read",
+            expected="a name, a path, or the images themselves",
         )
     return data if isinstance(data, Data) else Data(f"{ARRAYS}{data.name}", data)
 
@@ -381,7 +381,7 @@ def spec_of(data: AnyData) -> str:
     """
     spec = as_data(data).spec
     if spec.startswith(ARRAYS):
-        raise DataError("images in memory", expected="a name or a path, whose files can be read")
+        raise DataError("images in memory", expected="the name or the path of a data set")
     return spec
 
 

@@ -98,7 +98,7 @@ class DataCheck(Shown):
             if unused := findings.notes.count(what):
                 notes.insert(0, f"{what}s that are not used ({count(unused)})")
         if self.outlook.cost is not None and not self.outlook.cost.fits:
-            notes.insert(0, "it needs more memory than there is")
+            notes.insert(0, "it needs more memory than is available")
         return f"{start}; please check: {', '.join(notes)}" if notes else f"{start}; nothing is odd"
 
     @property

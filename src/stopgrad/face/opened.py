@@ -69,7 +69,7 @@ class OpenedRun:
             if own != given:
                 raise ConfigError(
                     f"{what} {given!r} for a run with {own or 'our own'!r}",
-                    expected=f"the {what} of the run, or none where it was not given any",
+                    expected=f"the {what} that the run was given, or none if it was given none",
                 )
 
     def __fspath__(self) -> str:
@@ -119,9 +119,9 @@ class OpenedRun:
         return source, config if data is None else source.with_columns(config)
 
     def like(self, data: AnyData | None, split: str = "auto") -> RunData | None:
-        """The images whose size, levels and bands count for others, or for another split.
+        """The run's images, whose size, levels and bands other images or another split must share.
 
-        None: the run's own images are read as they were.
+        None: the run's own images are meant, and read as they were.
         """
         named = data is not None or split != "auto"
         return runs.read_run(self.path).data if named else None
@@ -146,7 +146,7 @@ class OpenedRun:
         return dataset
 
     def changed(self, source: Data) -> Changed:
-        """What to do with a packed store whose folder has changed; the run's own is still read."""
+        """What to do with a store whose folder has changed: only the run's own is still read."""
         own = runs.read_run(self.path).data["spec"]
         return "warn" if runs.spec_to_keep(source.spec) == own else "fail"
 

@@ -43,9 +43,9 @@ P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
 
-LOG_EVERY_S = 30.0  # in a log, from one line on work that goes on to the next
-WIDE = 100  # columns, from which on a bar has room for the speed and the time that has passed
-NARROW = 70  # columns, below which there is room for words and numbers alone
+LOG_EVERY_S = 30.0  # between two lines in a log about the same work
+WIDE = 100  # columns that a bar needs to show the speed and the elapsed time too
+NARROW = 70  # columns; below this there is room only for words and numbers
 REDRAW = 0.25  # s between two drawings of a bar in a notebook
 
 

@@ -69,7 +69,7 @@ def write_report(
     if pdf:
         check_ending(pdf, ".pdf", option="--poster")
     if folder and folder.suffix.lower() in FIGURES:
-        raise ConfigError(f"--figures {figures}", expected="a folder, for a file of each figure")
+        raise ConfigError(f"--figures {figures}", expected="a folder, as each figure is a file")
     given, screen = as_list(paths, "run or directory of studies"), Screen()
     chapters = [
         chapter for path in given for chapter in _chapters(path, screen, data=data, arm=arm)
@@ -132,8 +132,8 @@ def _with_images(
             return study._replace(shown=shown)
     names = ", ".join(each.name for each in stored.study.arms)
     raise ConfigError(
-        f"--pictures {arm}" + (": no run of it has its weights" if slots else ": no such arm"),
-        expected=f"an arm of {stored.study.name} with weights, of {names}",
+        f"--pictures {arm}" + (": none of its runs has weights" if slots else ": no such arm"),
+        expected=f"an arm of {stored.study.name} with weights, one of {names}",
         hint="name another arm, or leave --pictures out",
     )
 

@@ -138,7 +138,7 @@ class Run(OpenedRun):
         run, select = self.trained(screen), evaluation.Selection(split, subjects, wanted, missing)
         if "untrained" in subjects and self._weights_changed():
             screen.line(
-                "untrained is left out: the encoder has other weights than the run began with"
+                "untrained is left out: the encoder now has other weights than the run began with"
             )
             select = select._replace(of=tuple(of for of in subjects if of != "untrained"))
         if folder is not None:

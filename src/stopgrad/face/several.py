@@ -75,7 +75,7 @@ def verify(
             expected=f"the files that {'`stopgrad pack`' if packed else 'stopgrad'} wrote",
             hint="pack it again into a new store"
             if packed
-            else "resume goes on from the newest checkpoint that is whole",
+            else "resume continues from the newest intact checkpoint",
         )
     return findings
 
@@ -197,7 +197,7 @@ def time_left(elapsed_s: float, *, began: float, now: float, least: bool = False
 
 
 class ArmsTable(Shown):
-    """The arms of a study with their runs: done, at work, failed, and the newest kNN."""
+    """The arms of a study with their runs: done, running, failed, and the newest kNN."""
 
     def __init__(self, title: str, found: Overview) -> None:
         self.title, self.found = title, found
@@ -205,7 +205,7 @@ class ArmsTable(Shown):
     @property
     def tables(self) -> list[Table]:
         """A row per arm."""
-        counted = ("done", "at work", "failed", "collapsed", "newest kNN")
+        counted = ("done", "running", "failed", "collapsed", "newest kNN")
         return [
             Table(
                 "arms",
@@ -309,7 +309,7 @@ def failed_runs(prepared: PreparedStudy, failed: Mapping[str, str]) -> FailedRun
     run, reason = next(iter(failed.items()))
     return FailedRunsError(
         f"{len(failed)} of {len(prepared.plan.runs)} runs failed, such as {run} ({reason})",
-        expected="runs to their last number",
+        expected="every run to finish and be scored",
         hint=f"see all with: stopgrad study status {quote(str(prepared.directory.path))}",
     )
 

@@ -240,7 +240,7 @@ class _Sender:
         self.thread.join(PATIENCE)
         if self.thread.is_alive():
             self.screen.line(
-                f"{self.name} did not finish within {PATIENCE:.0f} s; the rest is not sent"
+                f"{self.name} did not finish within {PATIENCE:.0f} s; the rest was not sent"
             )
 
     def _work(self) -> None:

@@ -178,6 +178,6 @@ def _tell_views(config: Config, dataset: Dataset, screen: Screen) -> None:
     pixels = torch.from_numpy(dataset.train.pixels[:8].copy()).to(device).permute(0, 3, 1, 2)
     if not method.follow_the_generator(config.views.own, pixels):
         screen.line(
-            f"the views {config.views.own} do not follow their generator: a run that is resumed "
-            "will not have the same bits"
+            f"the views {config.views.own} take random numbers from outside their generator: a "
+            "resumed run will not have the same bits"
         )

@@ -171,7 +171,7 @@ def _read(file: Source, frame: Frame) -> Decoded | OtherSize | OtherDepth:
         )
         if pixels.shape[2] != frame.channels:
             raise ValueError(
-                f"{count_bands(pixels.shape[2])}, the first image has {frame.channels}"
+                f"{count_bands(pixels.shape[2])}, but the first image has {frame.channels}"
             )
         return Decoded(pixels, Unread(bands=() if frame.bands else spare_bands(image)))
 

@@ -167,7 +167,7 @@ def choose(values: Samples, bands: Bands) -> Samples:
     if bands == ALL_BANDS:
         return stacked
     if max(bands) > stacked.shape[2]:
-        raise ValueError(f"{count_bands(stacked.shape[2])}, --bands asks for {max(bands)}")
+        raise ValueError(f"{count_bands(stacked.shape[2])}, but --bands asks for {max(bands)}")
     chosen = stacked[..., [band - 1 for band in bands]]
     return chosen[..., 0] if len(bands) == 1 else chosen
 

@@ -133,7 +133,7 @@ def _load_store(path: Path, *, side: int | None, changed: Changed) -> Dataset:
     if (error := changes_since_packing(path)) is not None:
         if changed == "fail":
             raise error
-        log.warning("%s; going on with the store as it is", error.found)
+        log.warning("%s; using the store as it is", error.found)
     return read_store(path, side=side)
 
 

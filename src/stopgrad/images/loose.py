@@ -74,7 +74,7 @@ def _of_this_size(decoded: Pixels | OtherSize | Damaged, file: Path, frame: Fram
         raise DataError(
             f"{str(file)!r} is {decoded.width} x {decoded.height} px",
             expected=f"{frame.width} x {frame.height} px, the size of the run's images",
-            hint="resize it; only square images are resized by themselves",
+            hint="resize it; only square images are resized automatically",
         )
     return decoded
 

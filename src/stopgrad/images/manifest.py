@@ -65,7 +65,7 @@ def read_manifest(path: Path) -> StoreManifest:
         raise DataError(
             f"the store {str(path)!r} is not finished",
             expected=f"a store with its {MANIFEST}, which is written last",
-            hint="repeat the `stopgrad pack` command; it goes on where it stopped",
+            hint="repeat the `stopgrad pack` command; it continues where it stopped",
         )
     with damage(path, MANIFEST):
         values = read_sealed(path / MANIFEST)
@@ -105,7 +105,7 @@ def read_sealed(path: Path) -> dict[str, Any]:
     """Values that match their sha256; a ValueError or KeyError when they do not."""
     values: dict[str, Any] = read_json(path)
     if values.pop("seal") != _seal(values):
-        raise ValueError("its seal does not fit")
+        raise ValueError("its seal does not match")
     return values
 
 

@@ -174,7 +174,8 @@ def _with_or_without_extras(
 def _with_its_end(data: bytes) -> bytes:
     """A JPEG that lacks only its end marker, with that added; else a ValueError.
 
-    Cut by a few more bytes it must lack pixels; else its tail is padding, and proves nothing.
+    If a few more bytes are cut off, pixels must be missing; else the tail is only padding, and
+    proves nothing.
     """
     if _decodings(data) != 1 or _decodings(data.rstrip(b"\0")[:-SURPLUS]) < 2:
         raise ValueError("pixels are missing")
@@ -282,7 +283,7 @@ def _open_image(file: IO[bytes], bands: Bands) -> ImageFile | RawImage:
     if found.format == "TIFF" and (bands or is_misread(found)):
         return open_other(file, bands) or found
     if found.format in ("JPEG", "MPO") and lacks_its_end(file):
-        raise ValueError("image file is truncated: the mark of its end is missing")
+        raise ValueError("image file is truncated: its end marker is missing")
     if found.tile and found.tile[0].codec_name == "raw":  # the decoder that knows no strips
         corners = [tile.extents for tile in found.tile if tile.extents]
         covered = sum((right - left) * (bottom - top) for left, top, right, bottom in corners)

@@ -177,7 +177,7 @@ def _begun(out: Path, *, key: str) -> Frame | None:
 def _something_else(out: Path, what: str) -> DataError:
     return DataError(
         f"{str(out)!r} holds {what}",
-        expected="a new folder, or the store of the same images, as they are now, at this side",
+        expected="a new folder, or a store of the same, unchanged images with this --side",
         hint="choose another --out, or remove it",
     )
 
@@ -282,7 +282,7 @@ def verify_store(path: Path) -> Iterator[Finding]:
     yield Finding(MANIFEST, ok=True, note=f"{manifest.name}, {manifest.height} px")
     for name in manifest.tables:
         if name == FILES and not (path / name).exists():
-            yield Finding(name, ok=True, note="removed: its folder is not compared")
+            yield Finding(name, ok=True, note="removed: changes in its folder are not checked")
         else:
             yield _checked(name, functools.partial(read_columns, path, manifest, name))
     if (path / SUMMARY).exists():
@@ -295,7 +295,7 @@ def verify_store(path: Path) -> Iterator[Finding]:
     known |= {shard.file for split in manifest.splits.values() for shard in split.shards}
     for entry in sorted(path.iterdir()):
         if entry.name not in known:
-            note = "no file of a store, not checked"
+            note = "not a file of the store, not checked"
             yield Finding(repr(entry.name)[1:-1], ok=True, note=note)
 
 

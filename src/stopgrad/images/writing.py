@@ -95,12 +95,12 @@ class Note(NamedTuple):
 
 
 def _plain(reading: Reading) -> Sequence[object]:
-    """As stores have it: `square`, which no store of a user has, only where it is set."""
+    """A reading as keys hold it: without `square` if that is not set, as in older stores."""
     return reading if reading.square else reading[:-1]
 
 
 def store_key(source: DataSource, *, side: int | None) -> str:
-    """sha256 in hex of everything in a user's hands that decides the bytes of a store."""
+    """sha256 in hex of everything under a user's control that decides the bytes of a store."""
     parts: list[object] = [FORMAT, KEYED, source.name, source.root, source.stamps, side]
     if source.reading != BY_RULE:
         parts.append(_plain(source.reading))
@@ -137,8 +137,8 @@ class SplitWriter:
                 if tally.done == before:
                     raise DataError(
                         f"the {tally.split} split ended at image {before}",
-                        expected="images that nobody changes while they are read",
-                        hint="try again when nothing changes them any more",
+                        expected="images that do not change while they are read",
+                        hint="try again when nothing changes them",
                     )
 
     def _path(self, suffix: str) -> Path:
@@ -297,7 +297,7 @@ def write_store(
     with storage_errors(target.path, needed=0):
         summaries = {split: _summary(target, stored) for split, stored in manifest.splits.items()}
     write_summaries(target.path, summaries)
-    # The cache looks at the names each time, and keeps what only reading has shown.
+    # The cache takes notes on names anew each time, and stores only those from reading.
     found = contents.notes.and_those(notes_of(target.frame, source.reading))
     found = found.and_those(unread_notes(writer.tally for writer in writers))
     write_notes(target.path, source.notes.and_those(found) if target.for_user else found)

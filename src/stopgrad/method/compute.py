@@ -160,14 +160,14 @@ def joined(config: Config) -> AbstractContextManager[Processes | None]:
         return nullcontext()
     if config.has_own_parts:
         raise ConfigError(
-            f"an encoder or views given in Python, and {count} processes",
-            expected="one process, in which such a part draws the same numbers",
-            hint="start one, or use an encoder and views by name",
+            f"an encoder or views given in Python with {count} processes",
+            expected="one process, because several would not draw the same random numbers",
+            hint="start one process, or use a built-in encoder and built-in views",
         )
     if count > config.batch:
         raise ConfigError(
             f"{count} processes for batch = {config.batch}",
-            expected="at least one image of each batch for each of them",
+            expected="at least one image of each batch per process",
             hint="start fewer processes, or raise the batch",
         )
     if config.repeatable:  # NVLink's own sums have no fixed order
@@ -178,7 +178,7 @@ def joined(config: Config) -> AbstractContextManager[Processes | None]:
         raise ConfigError(
             f"{count} processes on Apple's GPU",
             expected="one process, or --device cpu",
-            hint="torch has no way to add up what several have there",
+            hint="torch cannot sum over several processes there",
         )
     return joined_on(device, share=share, timeout=config.process_timeout)
 
@@ -193,18 +193,18 @@ def check_kernels(config: Config) -> None:
     if config.batch_norm_kernel == "plain":
         return
     if _device(config.device).type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
-        where = f"on {_device(config.device)}, where its kernels do not run"
+        where = f"on {_device(config.device)}, which cannot run its kernels"
     elif not find_spec("triton"):
         where = "without Triton, which compiles its kernels"
     elif config.encoder.name not in RESNETS:
         where = f"in {config.encoder.name}, whose layers are not ours"
     elif process_count() > 1 and config.batch_norm_over == "all":
-        where = f"over {process_count()} processes, whose sums it does not take"
+        where = f"over {process_count()} processes, whose statistics it does not sum"
     else:
         return
     raise ConfigError(
         f"batch_norm_kernel = fused {where}",
-        expected="one of our ResNets on one GPU of CUDA",
+        expected="one of our ResNets on one CUDA GPU",
         hint="add --batch_norm_kernel plain",
     )
 
@@ -349,7 +349,7 @@ def _device(name: str) -> torch.device:
         ) from error
     if device.type == "mps" and not has_device("mps"):
         raise ConfigError(
-            "device = 'mps' on a machine, or with a torch, without Apple's GPU",
+            "device = 'mps', but this machine or this torch has no support for Apple's GPU",
             hint="use --device auto or --device cpu",
         )
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():

@@ -157,7 +157,7 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
 def _found(parts: dict[str, Any], name: str, what: str) -> Any:
     if name not in parts:
         raise ConfigError(
-            f"{what} {name!r}, which was given in Python",
+            f"{what} {name!r} was given in Python",
             expected=f"the same {what} given again",
             hint=f"use Python: stopgrad.Run(path, {what}=...)",
         )

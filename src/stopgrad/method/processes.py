@@ -65,7 +65,7 @@ def process_count() -> int:
             f"{', '.join(found)} set, {', '.join(missing) or ', '.join(wrong)} "
             f"{'not' if missing else 'no number'}",
             expected="all of torchrun's variables, or none",
-            hint="start several with --devices N or torchrun; unset them to train alone",
+            hint="start several processes with --devices N or torchrun; unset them to train in one",
         )
     return int(found["WORLD_SIZE"])
 
@@ -238,7 +238,7 @@ class Processes:
 
     @contextlib.contextmanager
     def watched(self) -> Iterator[None]:
-        """Guards a wait for the GPU, which nothing else does: sums in a graph may hang for ever.
+        """Guards a wait for the GPU with a timeout: sums in a graph may hang for ever.
 
         After the timeout it logs an error and ends this process, with the code of a lost one.
         """
@@ -267,7 +267,7 @@ class Processes:
             who = f"process {', '.join(silent)} not heard from" if silent else or_else
         return LostProcessError(
             f"{who}, of {self.count} that train together",
-            hint="the newest checkpoint is whole; go on with: stopgrad resume RUN",
+            hint="the newest checkpoint is intact; continue with: stopgrad resume RUN",
         )
 
     def _noted(self) -> tuple[dict[str, Any] | None, list[str]]:
@@ -314,7 +314,7 @@ def joined_on(device: torch.device, *, share: bool, timeout: float) -> Iterator[
     Args:
         device: Where this process trains.
         share: Whether all train on one GPU, which NCCL refuses and gloo does over the CPU.
-        timeout: s that a process waits for the others before it gives up.
+        timeout: How long a process waits for the others before it gives up, s.
 
     Raises:
         ConfigError: As `process_count`, or when the others cannot be reached.

@@ -317,7 +317,7 @@ def _knob_x(axis: Axis) -> Spec:
 
 
 def _score_range(chosen: Sequence[ArmScore], chance: float | None) -> list[float]:
-    """The range of these scores with their spread, in whole steps, of which there are few."""
+    """The range of these scores with their spread, widened to a few whole steps."""
     low = max(0.0, min(s.mean - (s.std or 0) for s in chosen))
     high = min(100.0, max(s.mean + (s.std or 0) for s in chosen))
     low = min(low, chance) if chance is not None else low

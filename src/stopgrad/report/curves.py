@@ -126,12 +126,12 @@ def predictor_figures(metrics: LoggedRows, *, named: str = "") -> list[Figure]:
     )
     if not row["spectra"].get("between"):
         law = (
-            "How much of each direction of z the predictor keeps. This run did not note which part "
-            "of the variance lies between images, to which the gain is proportional in theory. "
+            "How much of each direction of z the predictor keeps. This run did not record the part "
+            "of the variance between images, to which the gain is proportional in theory. "
             "Dashed: proportional to the root of the eigenvalue (Tian et al. 2021)."
         )
     power = exponent(row["spectra"])
-    says = "" if power is None else f"The gain goes as the eigenvalue to the power {power:.2f}."
+    says = "" if power is None else f"The gain scales as the eigenvalue to the power {power:.2f}."
     label = f"Points: the gain of the predictor along each direction of z. {named}{says}"
     chart = predictor_chart(metrics)
     return [drawn("predictor-spectrum", chart, label=label, caption=f"{named}{law} {says}")]

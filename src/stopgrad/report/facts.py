@@ -264,7 +264,7 @@ def _uneven(record: Record) -> str:
         percent(value, images=record.images_scored) for value in (record.majority, record.balanced)
     )
     return (
-        f"The classes are uneven: to name the largest one always would be right for {largest}; the "
+        f"The classes are uneven: always naming the largest one would be right for {largest}; the "
         f"balanced accuracy is {balanced}."
     )
 

@@ -276,7 +276,7 @@ def _gallery_caption(panel: NeighborPanel, made: Sheet) -> str:
     if panel.rule:
         parts.append(f"Chosen: {panel.rule}.")
     if panel.queries.labels is not None and panel.predicted is not None:
-        parts.append("A dashed frame marks what is taken for another class.")
+        parts.append("A dashed frame marks an image that is taken for another class.")
     whole = max(panel.queries.pixels.shape[1:3])
     if max(made.width, made.height) < whole:
         parts.append(f"Images of {whole}{SPACE}px are reduced to {made.width}{SPACE}px.")

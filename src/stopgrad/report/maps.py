@@ -42,7 +42,7 @@ def map_figure(panel: MapPanel) -> Figure:
     colours = "coloured by class" if coloured_classes(panel) else "all in one colour"
     how = f"Laid out by {panel.method}, which preserves neighbours, not distances"
     if panel.method == "PCA":
-        how = f"The two directions of the largest variance (PCA of {count(panel.fitted)} images)"
+        how = f"The two directions of largest variance (PCA of {count(panel.fitted)} images)"
     caption = (
         f"{count(len(panel.points))} images by their features, scaled to unit length, {colours}. "
         f"{how}. Larger points: the {count(panel.shown)} images that can be picked."

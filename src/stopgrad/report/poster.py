@@ -42,9 +42,9 @@ Chapters = Sequence[Evidence | StudyEvidence]
 
 INTRODUCTION = (
     "SimSiam learns image features without labels, negative pairs or a momentum encoder. One "
-    "encoder sees two random views of each image; on one side a predictor has to match the other "
-    "side, through which no gradient flows. Without the stop-gradient the loss is least when all "
-    "outputs are equal: the network collapses."
+    "encoder sees two random views of each image; a predictor on one side has to match the other "
+    "side, through which no gradient flows. Without the stop-gradient, training drives all outputs "
+    "to be equal, where the loss is least: the network collapses."
 )
 REFERENCES = (
     "X. Chen and K. He, Exploring Simple Siamese Representation Learning, CVPR 2021, "

@@ -115,7 +115,7 @@ def missing_lines(evidence: StudyEvidence) -> list[str]:
     again = [run for _, run in missing if run.claimed or run.state.phase != "diverged"]
     ended = sum(run.state.phase in ENDED and not run.claimed for run in again)
     retry = " --retry" if ended == len(again) else ""
-    also = f" (with --retry also the {ended} that ended badly)" if ended and not retry else ""
+    also = f" (add --retry for the {ended} that ended badly)" if ended and not retry else ""
     lines = []
     if again:
         lines.append(

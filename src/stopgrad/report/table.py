@@ -180,14 +180,14 @@ def as_rich(table: Table, *, tight: bool = False, widths: Sequence[int] = ()) ->
 
 
 def _borders(table: Table, *, tight: bool) -> int:
-    """How many characters of a line are no text."""
+    """How many characters of a line are borders and spaces, not text."""
     return 2 * len(table.columns) - 1 if tight else 3 * len(table.columns) + 1
 
 
 def _widths(table: Table, *, room: int) -> list[int]:
     """At least the longest word of each column; empty where that needs more than the room.
 
-    rich itself would take the width from the widest column, whatever stands in the others.
+    rich itself would narrow the widest column first, whatever the others hold.
     """
     from rich.cells import cell_len
 

@@ -18,11 +18,11 @@ from stopgrad.storage import as_text
 
 FREE = {
     "checkpoint_every": "saving changes nothing",
-    "knn_every": "looking changes nothing",
-    "measure_every": "looking changes nothing",
-    "stop_on_collapse": "each step is as it would be",
-    "knn.k": "looking changes nothing",
-    "knn.temperature": "looking changes nothing",
+    "knn_every": "measuring changes nothing",
+    "measure_every": "measuring changes nothing",
+    "stop_on_collapse": "it changes no step, only where the run ends",
+    "knn.k": "measuring changes nothing",
+    "knn.temperature": "measuring changes nothing",
     "device": "any of the same kind, which is compared as environment.device",
     "process_timeout": "waiting changes nothing",
 }
@@ -75,7 +75,7 @@ def check_changes(begun: RunInfo, *others: RunInfo) -> list[Difference]:
         hint = "name the run's own images with --data, or begin a new run"
     raise (DataError if of_data else ConfigError)(
         differences_text(refused),
-        expected=f"the run as it was begun; free to change are {', '.join(FREE)}",
+        expected=f"the run as it was begun; only these may change: {', '.join(FREE)}",
         hint=hint,
     )
 

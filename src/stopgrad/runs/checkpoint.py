@@ -2,9 +2,9 @@
 
 Tensors are safetensors, the rest is JSON; the manifest holds the sha256 of each file and is
 verified at every load. Bytes that do not match it are damaged: the checkpoint before is used. Bytes
-that cannot be read are not damaged: nothing is used, and nothing changed. Bytes that match it, and
-yet hold what stopgrad never writes, were put there by others: nothing older is used either. Nothing
-is unpickled, nothing outside the folder is read, and no file is read that is larger than this
+that cannot be read are not damaged: nothing is used, and nothing changed. Bytes that match it but
+hold what stopgrad never writes were put there by others: nothing older is used either. Nothing is
+unpickled, nothing outside the folder is read, and no file is read that is larger than this
 run's can be.
 """
 
@@ -227,7 +227,7 @@ def read_manifest(folder: Path) -> CheckpointManifest:
 
 
 def _check_names(path: Path, sums: Mapping[str, object]) -> None:
-    """Names that a flipped bit can make are damage; others are refused."""
+    """Wrong names that a flipped bit can explain count as damage; all others are refused."""
     unknown, missing = sums.keys() - set(NAMES), set(NAMES) - sums.keys()
     if any(".." in name for name in unknown) or len(unknown) > len(missing):
         shown = ", ".join(ascii(name[:80]) for name in sorted(unknown)[:3])
@@ -356,5 +356,5 @@ def _damaged(path: Path, reason: str) -> DamagedError:
     return DamagedError(
         f"{as_text(path)} is damaged: {path.name} {reason}",
         expected="files that agree with the manifest",
-        hint="an older checkpoint is used when there is one",
+        hint="an older checkpoint is used if there is one",
     )

@@ -100,9 +100,9 @@ def load_last(run: Path, *, older: bool = False) -> Checkpoint:
         lost = "; ".join(found.damaged) or f"the checkpoint of step {status['step']} is gone"
         raise CheckpointError(
             f"{lost}; the newest good one of this finished run is of step {found.step}",
-            expected="the last step of a run that is finished",
-            hint=f"take the lost steps again with: stopgrad resume {quote(str(run))}, or use the "
-            "older one with --older, as evaluate, embed and export do",
+            expected="the last step of a finished run",
+            hint=f"repeat the lost steps with: stopgrad resume {quote(str(run))}, or use the older "
+            "one with --older, an option of evaluate, embed and export",
         )
     return found
 
@@ -150,7 +150,7 @@ def read_rows(run: Path) -> Lines[MetricsRow]:
         run / METRICS,
         check_row,
         what="a row of metrics",
-        hint="the file was changed from outside; restore it or start a new run",
+        hint="something else changed the file; restore it or start a new run",
         error=CheckpointError,
         doubt_last=True,
     )
@@ -334,7 +334,9 @@ class RunWriter:
             write_json(self.path / "config.json", described)
         reason = cannot_promise(found, self.info)
         if reason:
-            log.warning("the run goes on, but the same bits cannot be promised: %s", reason)
+            log.warning(
+                "the run continues, but bit-identical results are not guaranteed: %s", reason
+            )
 
     def _catch_signals(self) -> None:
         self._signals.enter_context(stop_signals(self._request_stop))
@@ -369,7 +371,7 @@ def _exists(path: Path) -> ConfigError:
 def has_begun(path: Path) -> bool:
     """Whether a run has reached its first checkpoint; until then, starting over is the same run.
 
-    Rows are evidence of a past checkpoint; an empty file comes before the first one.
+    Rows prove that there was a checkpoint; an empty file is made before the first one.
     """
     metrics = path / METRICS
     return bool(checkpoint_folders(path)) or (is_there(metrics) and metrics.stat().st_size > 0)

@@ -105,16 +105,16 @@ def extended(info: RunInfo, *, epochs: int, step: int) -> RunInfo:
     """
     if info.task != "pretrain":
         raise ConfigError(
-            f"--extend for a run of the kind {info.task}",
+            f"--extend for a {info.task} run",
             expected="a pretraining",
-            hint="train anew with more epochs",
+            hint="train again from the start with more epochs",
         )
     if epochs <= info.config.epochs:
         done = step // info.steps_per_epoch
         raise ConfigError(
             f"--extend {epochs} for a run of {info.config.epochs} epochs, {done} of them done",
-            expected="a larger number of epochs in all",
-            hint="leave --extend out to go on with the run as it is",
+            expected="a larger total number of epochs",
+            hint="leave --extend out to continue the run as it is",
         )
     change = Change(step, "epochs", info.config.epochs, epochs)
     config = dataclasses.replace(info.config, epochs=epochs)

@@ -47,7 +47,7 @@ def split_to_score(dataset: Dataset, config: Config, *, name: str = "auto") -> s
             if it has no labels.
 
     Raises:
-        ConfigError: For a name other than these and that of the split which was read for scoring.
+        ConfigError: For any other name, except that of the split that was read for scoring.
     """
     own = dataset.notes.scored or "test"
     known = dict.fromkeys(("auto", "test", "validation", own))
@@ -116,7 +116,7 @@ def _labelled(images: Images | None, dataset: Dataset) -> Images:
     if images is None:
         raise DataError(
             f"no images of {dataset.name} to score in this split",
-            expected="a test split, or images held out by the run's validation fraction",
+            expected="a test split, or images that the run held out for validation",
             hint="choose the other --split",
         )
     if images.labels is None:

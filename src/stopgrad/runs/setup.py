@@ -227,13 +227,13 @@ def side_of(config: Config, *, like: RunData | None = None) -> int:
 
 
 def has_size_of(like: RunData | None, dataset: Dataset, *, side: int) -> bool:
-    """Whether whole images are seen as those of a run, if these are squares of this side, px."""
+    """Whether whole images are seen at the run's size: `side`, px, if its images are squares."""
     packed = dataset.train.whole_side > 0  # a store has one size
     return packed or not are_squares(like) or dataset.train.whole_size == (side, side)
 
 
 def are_squares(like: RunData | None) -> bool:
-    """Whether a run's images are known to be squares, as other images then become for it."""
+    """Whether a run's images are known to be squares; other images are then made squares too."""
     height, width = like.get("size", (0, 1)) if like else (0, 1)
     return height == width
 
@@ -331,7 +331,7 @@ def read_pretraining(path: Path) -> RunInfo:
         raise CheckpointError(
             f"{path} is a network trained with labels ({info.task})",
             expected="a run of `stopgrad pretrain`",
-            hint="its score stands in the records of the command that made it",
+            hint="its score is in the records of the command that made it",
         )
     return info
 
@@ -347,7 +347,9 @@ def load_run(path: Path, *, older: bool = False) -> TrainedRun:
     checkpoint, config = load_last(path, older=older), on_this_machine(info.config)
     if config != info.config:
         made = info.config.device
-        log.warning("the run was made with device = %s; there is none here: auto", made)
+        log.warning(
+            "the run was made with device = %s, which is not available here; using auto", made
+        )
     compute, model = compute_for(config), build_simsiam(config)
     load_model(model, checkpoint.model)
     compute.place(model).eval()

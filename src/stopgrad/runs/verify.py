@@ -144,7 +144,7 @@ def _metrics(run: _Run) -> str:
     after = sum(step > newest for step in steps)
     notes = [f"{len(steps)} steps, {epochs} epochs"]
     if after:
-        notes.append(f"{after} steps after the newest checkpoint, which resume takes anew")
+        notes.append(f"{after} steps after the newest checkpoint, which resume repeats")
     return "; ".join(notes + _torn(torn))
 
 
@@ -225,7 +225,7 @@ def _checkpoints(run: _Run) -> Iterator[Finding]:
     for folder in step_folders(run.path):
         name = f"checkpoints/{folder.name}"
         if folder not in complete:
-            yield Finding(name, ok=True, note="unfinished, goes with the next checkpoint")
+            yield Finding(name, ok=True, note="unfinished, removed at the next checkpoint")
             continue
         findings = list(_checkpoint(folder, run))
         if (folder / MANIFEST).exists():  # else a run that is training has just removed it
@@ -265,7 +265,7 @@ def _others(path: Path) -> Iterator[Finding]:
     for entry in sorted(path.iterdir()):
         if entry.name not in (*FILES, *FOLDERS):
             left = entry.name.startswith(".") and entry.name.endswith(".tmp")
-            other = "not checked" if entry.name in OTHERS else "not a run's, not checked"
+            other = "not checked" if entry.name in OTHERS else "not a file of the run, not checked"
             note = "left by a crash, not used" if left else other
             yield Finding(as_text(entry.name), ok=True, note=note)
 

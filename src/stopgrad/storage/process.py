@@ -148,12 +148,12 @@ def has_ended(process: int) -> bool:
 
 
 def heartbeat() -> str:
-    """A sign of life, and where to look for this process: s since 1970, number, machine."""
+    """A sign of life: s since 1970, this process's number, and where that number is valid."""
     return f"{time.time()} {os.getpid()} {_numbering()}"
 
 
 def is_gone(beat: str) -> bool:
-    """Whether a heartbeat is of a process that has ended, as far as is known here; on Linux."""
+    """Whether a heartbeat is of a process that is known here to have ended; only on Linux."""
     where = _numbering()
     if not where or not beat.endswith(f" {where}"):
         return False
@@ -161,7 +161,7 @@ def is_gone(beat: str) -> bool:
 
 
 def _numbering() -> str:
-    """Where a process number holds, on Linux: this start of the machine, and the container.
+    """Identifies, on Linux, where a process number is valid: this boot and this container.
 
     Host names would not do: containers may have that of their machine, and other numbers.
     """

@@ -64,7 +64,7 @@ def read_patiently(path: Path, read: Callable[[], T]) -> T:
             if pause is None:
                 raise UnreadableError(
                     f"{named} could not be read ({failed.strerror}), tried {len(PAUSES) + 1} times",
-                    expected="a disk or a server that gives what it holds",
+                    expected="a disk or a server that can be read",
                     hint="nothing was changed; when it can be read again, repeat the command",
                 ) from error
             log.warning("%s: %s; reading it again in %g s", named, failed.strerror, pause)

@@ -1,8 +1,8 @@
 """Claims on a run where an engine carries out its tasks: numbered files, created exclusively.
 
-File locks do not hold on every shared file system. Here the first to create the next file has the
-run; that is also how a job is declared over, so that one runner alone takes note of it. Whoever
-created a file may write to it again, nobody else does, and none that a job has seen is removed.
+File locks do not hold on every shared file system. Here, whoever creates the next file first has
+the run. A job is declared over in the same way, so that only one runner records it. Only the
+creator of a file writes to it again, and no file that a job has seen is removed.
 
 FOLDER/
     job-1.json         engine, name and id of the job, attempt, host and process of the runner

@@ -146,14 +146,14 @@ class Cluster:
         return self._create(folder, claim + 1)
 
     def worked_s(self, folder: RunFolder, claim: int) -> float | None:
-        """The time that the job recorded, or until its last beat, without that in the queue."""
+        """The time that the job recorded, else from its begin to its last beat; never queueing."""
         end, begin = read_exit(folder.path, claim), read_begin(folder.path, claim)
         if end is not None:
             return end.wall_s
         return max(0.0, newest_beat(folder.path, claim) / 1e9 - begin.began) if begin else 0.0
 
     def final_code(self, folder: RunFolder, claim: int, code: int) -> int:
-        """The code that the job wrote, if a network has shown it only now."""
+        """The code that the job wrote, if a network file system shows it only now; else `code`."""
         end = read_exit(folder.path, claim)
         return code if end is None else end.exit_code
 

@@ -65,9 +65,9 @@ class StudyDirectory:
             return self.folder(run).read()
         if run not in self._kept.runs:
             raise DataError(
-                f"{self.path} was kept without the run {run}",
+                f"{self.path} was saved without the run {run}",
                 expected="every run of its studies",
-                hint="keep the study again",
+                hint="write it again with bench/keep_study.py",
             )
         return self._kept.runs[run]
 
@@ -135,7 +135,7 @@ class StudyDirectory:
         """
         found = sorted(os.listdir(self.path)) if self.path.is_dir() else []
         if is_kept(self.path):
-            what = "a study that was kept without its runs"
+            what = "a study that was saved without its runs"
         elif (self.path.exists() and not self.path.is_dir()) or (found and "studies" not in found):
             what = "a single run" if "config.json" in found else ", ".join(found[:5]) or "a file"
         elif self._odd is not None:
@@ -232,6 +232,6 @@ class StudyDirectory:
         if any(was.get(key, value) != value for key, value in decisive_knobs(run).items()):
             raise ConfigError(
                 f"{folder.card_file} describes another run",
-                expected="the run that its address stands for",
+                expected="the run that its folder is named for",
                 hint="it was made by another version of stopgrad; choose another --out",
             )

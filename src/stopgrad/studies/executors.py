@@ -62,10 +62,10 @@ class Executor(Protocol):
         """The claim under which to record how a job ended; None: somebody else records it."""
 
     def worked_s(self, folder: RunFolder, claim: int) -> float | None:
-        """How long an ended job was at work; None: for as long as it was followed."""
+        """How long an ended job ran, s; None: as long as it was followed."""
 
     def final_code(self, folder: RunFolder, claim: int, code: int) -> int:
-        """The exit code of an ended job of which its engine knew this one."""
+        """The exit code of an ended job, for which its engine gave `code`."""
 
     def start(self, task: StudyTask, *, slot: int, claim: int) -> Job:
         """Starts a task that was written into its folder.

@@ -170,7 +170,10 @@ def _tests(finding: PublishedFinding, results: Results) -> tuple[Paired, Welch] 
 
 
 def _visible(finding: PublishedFinding, results: Results, test: Paired) -> float:
-    """Smallest visible difference: by all sound arms if both are, in one column; else its own."""
+    """Smallest visible difference, from the spread of all arms of the column that never collapsed.
+
+    If the finding compares two columns, or arms with collapsed runs: from its own spread.
+    """
     assert finding.higher is not None
     assert finding.than is not None
     column = finding.higher.metric, finding.higher.labels

@@ -61,7 +61,7 @@ PASSING = (5, 6, *STOPPED)
 """Exit codes whose cause may pass: storage, a lock, a signal. Negative ones are signals."""
 
 EPOCH = b'{"kind": "epoch"'  # how `stopgrad.runs` begins the line of an epoch
-TAIL = 1 << 16  # bytes at the end of the metrics in which the newest epoch is looked for
+TAIL = 1 << 16  # bytes at the end of the metrics that are searched for the newest epoch
 
 log = logging.getLogger(__name__)
 
@@ -248,7 +248,7 @@ class RunFolder(NamedTuple):
 
     def attempts(self) -> list[RunAttempt]:
         """Every task of the run that ended, in order; DataError when the file is damaged."""
-        hint = "remove the line, or the file; the run goes on from where it was"
+        hint = "remove the line, or the file; the run continues from where it was"
         return read_lines_as(self.path / "attempts.jsonl", RunAttempt, what="an attempt", hint=hint)
 
     def keep_attempt(self, attempt: RunAttempt) -> None:

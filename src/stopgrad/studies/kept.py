@@ -27,7 +27,7 @@ from stopgrad.storage import read_json, read_lines, typed
 from stopgrad.studies.folder import EpochRow, RunAttempt, RunCard, RunState, StudyRun
 
 FORMAT = 1
-HINT = "restore the file, or keep the study again"
+HINT = "restore the file, or write it again with bench/keep_study.py"
 
 
 class _Parts(NamedTuple):
@@ -92,7 +92,7 @@ def _read_runs(path: Path) -> tuple[dict[str, Any], dict[str, StudyRun]]:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
             f"{path} cannot be read ({type(error).__name__}: {error})",
-            expected="the runs of a study that was kept",
+            expected="the runs of a saved study",
             hint=HINT,
         ) from error
     return file.record, runs

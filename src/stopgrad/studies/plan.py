@@ -21,7 +21,7 @@ from stopgrad.studies.definition import Arm, Method, ScoredSplit, Study, labels_
 from stopgrad.studies.parse import StudyFile
 
 HOW_NOT_WHAT = ("device", "threads", "process_timeout", "seed")
-"""Knobs that decide how a run is made, not what it is; the seed is kept next to the config."""
+"""Knobs that do not decide what a run is, only how it is made; the seed is stored separately."""
 
 
 class Choices(NamedTuple):
@@ -82,12 +82,12 @@ def arm_configs(source: StudyFile, choices: Choices) -> dict[str, Config]:
         except ConfigError as error:
             wrong.append(f"arms.{arm.name}: {error.found}")
     wrong += [
-        f"arm {arm.name!r}: measure_every = 0, so that no collapse would be seen"
+        f"arm {arm.name!r}: measure_every = 0, so no collapse would be seen"
         for arm in study.arms
         if arm.method != "supervised" and arm.name in made and made[arm.name].measure_every == 0
     ]
     wrong += [
-        f"arm {name!r}: stop_on_collapse, which leaves a collapsed run without its numbers"
+        f"arm {name!r}: stop_on_collapse, which would leave a collapsed run without scores"
         for name, config in made.items()
         if config.stop_on_collapse
     ]
@@ -172,7 +172,7 @@ def number_key(metric: str, labels: float, *, of: Subject, split: ScoredSplit) -
 
 
 def on_test(numbers: Iterable[Key]) -> frozenset[Key]:
-    """The encoder's numbers on validation, as those on the test split."""
+    """The keys of the encoder's validation numbers, moved to the test split."""
     return frozenset(
         key._replace(split="test")
         for key in numbers
@@ -276,10 +276,10 @@ def _unscorable(study: Study, configs: Mapping[str, Config]) -> Iterator[str]:
         if study.protocol.split == "test" or (metrics and not {*metrics} - {*MEASURES}):
             continue
         if configs[arm.name].validation == 0:
-            yield f"arm {arm.name!r} holds out no images (set validation in settings, as to 0.2)"
+            yield f"arm {arm.name!r} holds out no images (set validation in settings, say to 0.2)"
         labelled = {FINETUNE, SUPERVISED} & set(metrics) or arm.method == "supervised"
         if labelled:
             yield (
-                f"arm {arm.name!r}: supervised networks and fine-tuning are scored on the test "
-                "split alone"
+                f"arm {arm.name!r}: supervised networks and fine-tuning are scored only on the "
+                "test split"
             )

@@ -90,9 +90,9 @@ class RayActors:
             return
         if self._ray.get_runtime_context().namespace != NAMESPACE:
             raise ConfigError(
-                "--on ray in a process that is connected to Ray already",
+                "--on ray in a process that is already connected to Ray",
                 expected="no connection, as a study makes its own",
-                hint="call ray.shutdown() before",
+                hint="call ray.shutdown() first",
             )
         self._ray.shutdown()
 

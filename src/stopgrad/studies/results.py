@@ -240,7 +240,7 @@ def run_text(run: StudyRun) -> str:
     """The state of a run."""
     state = run.state
     if run.claimed:
-        return f"at work, epoch {state.epoch}"
+        return f"running, epoch {state.epoch}"
     if state.phase in ("waiting", "interrupted", "trained"):
         after = {"trained": "trained, not scored yet", "waiting": "not begun"}
         return after.get(state.phase, f"stopped at epoch {state.epoch}")

@@ -143,7 +143,7 @@ class Runner:
         if found is not None:
             self._tries.setdefault(goal.run.id, 0)
             self._follow(goal, found, slot=slot)
-            self.watch.event(goal.run.id, f"{found.task.stage} is at work already")
+            self.watch.event(goal.run.id, f"{found.task.stage} is already running")
 
     def _follow(self, goal: Goal, found: Adopted, *, slot: int) -> None:
         now, progress = time.monotonic(), goal.folder.progress()

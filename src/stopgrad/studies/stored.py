@@ -117,7 +117,7 @@ def decode(values: Any, *, name: str) -> StoredStudy:
 
 
 def check_same(old: StoredStudy, new: StoredStudy, plan: StudyPlan, *, path: Path) -> None:
-    """Refuses to mix runs of two settings in one table, or two splits.
+    """Refuses to mix runs of two settings, or two splits, in one table.
 
     Raises:
         ConfigError: With old -> new.
@@ -130,7 +130,7 @@ def check_same(old: StoredStudy, new: StoredStudy, plan: StudyPlan, *, path: Pat
     elif split != new_split:
         found = f"another split: protocol.split {split} -> {new_split}"
     elif old.selected and old.selected not in [arm.name for arm in new.study.arms]:
-        found = f"an arm that is not in it now, {old.selected!r}, whose test split was scored"
+        found = f"an arm scored on the test split, {old.selected!r}, that is no longer in it"
     else:
         return
     raise ConfigError(
@@ -145,7 +145,7 @@ def changes(old: StoredStudy, new: StoredStudy) -> list[str]:
     """The edits of a study that is accepted, a line each: `path: old -> new`."""
     lines = [f"{where}: {was} -> {now}" for where, was, now in _differences(old, new)]
     if any(line.startswith(SCORED) for line in lines):
-        lines.append("numbers that it asks for now and finished runs lack are scored")
+        lines.append("finished runs are scored for the numbers that it now asks for")
     return lines
 
 

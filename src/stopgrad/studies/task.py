@@ -80,7 +80,7 @@ class StudyTask:
         return Path(self.folder, "task.json")
 
     def gives(self, key: Key) -> bool:
-        """Whether the run is sure to have a number once the task has ended well."""
+        """Whether the run must have this number once the task has ended well."""
         wanted = key.metric in self.metrics and key.labels in self.labels
         return wanted and key.of in self.subjects and key.split in (self.split, "train")
 
@@ -215,7 +215,7 @@ def _train(task: StudyTask) -> Iterator[str]:
         try:
             found = check_resume(task.run, resumed_info(task.run, changes={}))
         except CheckpointError as error:
-            reason = f"this run cannot go on; remove {task.folder} to train it anew ({error.found})"
+            reason = f"this run cannot resume; remove {task.folder} to restart it ({error.found})"
             raise CheckpointError(reason) from error
         if not found.finished:
             dataset = load_images(task.spec, found.info.config, changed="warn")

@@ -209,7 +209,7 @@ def _finish(
                 signal.Signals(writer.stop_signal),
                 step=epoch.step,
                 run=str(path),
-                hint="go on with the same command",
+                hint="continue with the same command",
             )
 
 

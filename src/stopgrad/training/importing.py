@@ -111,7 +111,7 @@ def _refused(path: Path, reason: str) -> CheckpointError:
 
 
 def _limit_memory(size: int) -> None:
-    """Limits this process to what it has, the file, two copies of its tensors, and some more."""
+    """Limits memory to what is in use, plus the file, two copies of its tensors and a margin."""
     with suppress(OSError, ValueError, ImportError):  # only Linux says what it has
         import resource
 
@@ -137,7 +137,7 @@ def _read(path: Path) -> Any:
 
 
 def _tensors_in(values: Mapping[Any, Any], seen: set[int]) -> dict[str, Any]:
-    """Every tensor below string keys, by its path; a mapping that is alone adds nothing to it.
+    """Every tensor below string keys, by its path; the key of an only mapping is left out.
 
     The tensors of an optimiser are below numbers.
 

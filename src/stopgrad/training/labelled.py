@@ -118,7 +118,7 @@ def _epochs(
     The run is finished only when the caller, given the last epoch, asks for the next one, so that
     a result is never lost between the training and its record.
     """
-    keeper = Keeper(training, writer, hint="go on with the same command")
+    keeper = Keeper(training, writer, hint="continue with the same command")
     keeper.begin()
     if writer is not None:
         steps = (row for row in read_metrics(writer.path) if row["kind"] == "step")

@@ -2,7 +2,7 @@
 
 Pretraining (`pretrain`) and training with labels (`labelled`) say what a batch is and how its loss
 is computed; all else is here. A step never waits for the device: its loss stays there until
-`read_losses`, and a step that is not finite is refused there, with all that follow it. A `Keeper`
+`read_losses`, which also refuses a step that is not finite and all that follow it. A `Keeper`
 writes rows of metrics, checkpoints when they are due, and the status of the run.
 """
 
@@ -327,7 +327,7 @@ class Keeper:
         self._set_status("collapsed")
         raise CollapsedError(
             f"{verdict['state']} at epoch {training.epoch}: {verdict['reason']}",
-            expected="a healthy representation, as stop_on_collapse asks",
+            expected="a healthy representation, because stop_on_collapse is set",
             hint=verdict["advice"],
         )
 

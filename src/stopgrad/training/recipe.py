@@ -111,7 +111,7 @@ def finetuning_config(config: Config, changes: Mapping[str, object]) -> Config:
     wrong = [key for key in changes if key.partition(".")[0] != "finetune" and key not in ALSO_FREE]
     if wrong:
         raise ConfigError(
-            f"{', '.join(wrong)} for an encoder that is trained already",
+            f"{', '.join(wrong)} for an encoder that is already trained",
             expected=f"finetune.KNOB, {', '.join(ALSO_FREE)}",
             hint="see the knobs of finetune in: stopgrad pretrain --help-all",
         )

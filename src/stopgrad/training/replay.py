@@ -61,7 +61,7 @@ class Replay:
         return self._output.clone()
 
     def _launch(self, inputs: tuple[Tensor, ...]) -> Tensor:
-        """Launches a step kernel by kernel, on the recording's stream, which autograd remembers."""
+        """Launches a step kernel by kernel, on the recording's stream, which autograd uses too."""
         self._stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self._stream):
             output = self._work(*inputs)

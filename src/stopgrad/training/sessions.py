@@ -102,9 +102,9 @@ def resumed_info(path: Path, *, changes: Mapping[str, str]) -> RunInfo:
     info = read_run(path)
     if info.task != "pretrain":
         raise ConfigError(
-            f"{path} is a run of the kind {info.task}",
+            f"{path} is a {info.task} run",
             expected="a pretraining",
-            hint="go on with the command that began it",
+            hint="continue with the command that began it",
         )
     config = config_from_dict(knob_values(info.config) | key_paths(changes))
     use_threads(config.threads or info.environment["threads"])

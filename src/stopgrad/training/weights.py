@@ -106,7 +106,7 @@ def read_weights(spec: str, config: EncoderConfig) -> Weights:
 
 def _absent(spec: str) -> ConfigError:
     return ConfigError(
-        f"--init {spec[:200]!r}, which is not there",
+        f"--init {spec[:200]!r} does not exist",
         expected="a run directory, a safetensors file or timm:NAME",
         hint="check the path",
     )
@@ -243,7 +243,7 @@ def refuse_misfit(
     first = next(shapes, "")
     raise ConfigError(
         f"{as_text(source)} does not fit the encoder ({wrong}{'; ' if first else ''}{first})",
-        expected="the tensors of the encoder that is asked for",
+        expected="the tensors of the requested encoder",
         hint=hint,
     )
 
@@ -379,7 +379,7 @@ def _asking(ask: Callable[[], T], repository: str) -> T:
     except Exception as error:
         reason = as_text(first_line(error))
         raise DataError(
-            f"the Hub does not give {HUB_FILE} of {repository} ({reason})",
+            f"the Hub did not provide {HUB_FILE} of {repository} ({reason})",
             expected="a connection to the Hub, or weights downloaded before",
             hint="check the network and HF_ENDPOINT, or give --init a run or a file",
         ) from error

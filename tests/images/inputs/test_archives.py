@@ -313,13 +313,13 @@ REFUSED = [
         "a .7z or .rar archive",
         "refused: unpack it",
         lambda f, to: zipped(f, to / "a.7z"),
-        "is packed.*unpack it",
+        "is an unsupported kind of archive.*unpack it",
     ),
     row(
         "a .tar.zst archive",
         "refused: unpack it",
         lambda f, to: written(to / "a.tar.zst", b"\x28\xb5\x2f\xfd0"),
-        "packed by zstd; expected .*; unpack it with zstd -d$",
+        "compressed by zstd; expected .*; unpack it with zstd -d$",
     ),
     row(
         "an archive without images",
@@ -421,7 +421,7 @@ def test_what_follows_the_end_of_a_tar_is_said(
     path = tarred(folder, tmp_path / "a.tar")
     path.write_bytes(path.read_bytes() * 2)
     assert len(load_dataset(str(path)).train) == 4
-    assert "goes on after its end" in caplog.text
+    assert "continues after its end marker" in caplog.text
 
 
 def test_zip_that_the_disk_cannot_hold_is_refused_before_it_is_unpacked(

@@ -708,7 +708,7 @@ REFUSED = [
         "an idx file with more than its header says",
         "refused in one line",
         lambda path: (path / "train-images-idx3-ubyte").write_bytes(idx(GRAY) + b"\0"),
-        "goes on after its 6 rows",
+        "continues after its 6 rows",
     ),
     row(
         "HDF5 whose values lie in another file",
@@ -849,11 +849,11 @@ def test_one_image_of_several_bands_is_no_stack_of_narrow_ones(
     ("name", "shape", "said"),
     [
         row("NumPy array (5, H, W) without labels", "5 gray images; said how they are one",
-            "x_5.npz", (5, 16, 16), "read as 5 gray images; if it is one of 5 bands, use "
+            "x_5.npz", (5, 16, 16), "read as 5 gray images; if it is one image of 5 bands, use "
             "--bands all --encoder.channels 5", kind="layout"),
         row("NumPy array (H, W, C) that may be gray images", "read as those; said",
-            "scene.npy", (40, 30, 12), "read as 40 gray images; if it is one of 12 bands, use "
-            "--bands all --encoder.channels 12", kind="layout"),
+            "scene.npy", (40, 30, 12), "read as 40 gray images; if it is one image of 12 bands, "
+            "use --bands all --encoder.channels 12", kind="layout"),
         row("NumPy array (N, H, W) with N above H and W", "gray images; nothing is said",
             "scene.npy", (40, 16, 16), "", kind="layout"),
         row("images.npy, 5 x H x W", "gray images; nothing is said", "images.npy", (5, 16, 16), "",
@@ -886,7 +886,9 @@ def test_files_of_one_image_of_bands_first_are_told_how_to_be_read(tmp_path: Pat
     for name in ("cat/0", "cat/1", "dog/2", "dog/3"):
         (tmp_path / "set" / name).parent.mkdir(parents=True, exist_ok=True)
         np.save(tmp_path / "set" / f"{name}.npy", np.zeros((5, 16, 16), np.uint8))
-    with pytest.raises(DataError, match=r"'cat/0.npy' of shape \(5, 16, 16\).* one of 5 bands"):
+    with pytest.raises(
+        DataError, match=r"'cat/0.npy' of shape \(5, 16, 16\).* one image of 5 bands"
+    ):
         load_dataset(str(tmp_path / "set"))
     found = load_dataset(str(tmp_path / "set"), reading=Reading(bands=(3, 2, 1)))
     assert labels(found) == [0, 0, 1, 1]

@@ -172,7 +172,7 @@ def test_an_image_of_other_bands_than_the_first_is_named(tmp_path: Path) -> None
     as_tiff(tmp_path / "set")
     tifffile.imwrite(tmp_path / "set" / "b" / "x.tif", DEEP[0, ..., :12], photometric="minisblack",
                      planarconfig="contig")  # fmt: skip
-    with pytest.raises(DamagedImagesError, match=r"b/x\.tif.*12 bands, the first image has 13"):
+    with pytest.raises(DamagedImagesError, match=r"b/x\.tif.*12 bands, but the first image has 13"):
         load_dataset(str(tmp_path / "set"), reading=ALL)
     found = load_dataset(str(tmp_path / "set"), reading=ALL, bad_images="skip")
     assert len(found.train) == COUNT

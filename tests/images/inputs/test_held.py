@@ -308,7 +308,7 @@ REFUSED = [
         "that one is damaged",
         lambda: [PIXELS[0], {}],
         {},
-        "no image, but something of type dict",
+        "not an image, but something of type dict",
     ),
 ]
 
@@ -321,7 +321,7 @@ def test_what_is_no_image_is_refused_in_one_line(make: Any, named: Any, line: st
 
 
 def test_labels_beside_the_path_of_a_data_set_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="labels or class_names beside"):
+    with pytest.raises(ConfigError, match="labels or class_names for"):
         stopgrad.load([tmp_path, "mnist5k"], labels=[1])
 
 

@@ -143,7 +143,7 @@ def test_a_named_column_that_holds_no_labels_is_refused() -> None:
 def test_a_column_of_images_without_columns_is_refused(
     make: Callable[[], Any], column: str, tmp_path: Path
 ) -> None:
-    said = f"{column} beside images without columns"
+    said = f"{column} for images without columns"
     with pytest.raises(ConfigError, match=said):
         stopgrad.load(make(), **{column: "kind"})
     with pytest.raises(ConfigError, match=said):
@@ -151,7 +151,7 @@ def test_a_column_of_images_without_columns_is_refused(
 
 
 def test_labels_beside_a_column_of_labels_are_refused() -> None:
-    with pytest.raises(ConfigError, match="labels beside label_column"):
+    with pytest.raises(ConfigError, match="both labels and label_column"):
         stopgrad.load(rows_of(), labels=CLASSES, label_column="kind")
 
 

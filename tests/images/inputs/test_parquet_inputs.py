@@ -170,8 +170,8 @@ def test_a_column_that_may_be_labels_is_named_with_the_flag_that_takes_it(
     found = load_dataset(str(root))
     assert found.train.labels is None
     assert found.notes.remarks == (
-        f"no column is named like labels; {name!r} has 2 distinct values: "
-        f"--label-column {flag} takes it",
+        f"no column has the name of a label column; {name!r} has 2 distinct values: "
+        f"--label-column {flag} uses it",
     )
     named = load_dataset(str(root), reading=reading(label_column=name)).train
     assert named.class_names == ("lab", "pug")
@@ -244,7 +244,7 @@ def test_several_classes_in_one_text_are_said(root: Path, joined: str) -> None:
     write(root / "train.parquet", 4, label=["a", "b", joined, "a c"])
     found = load_dataset(str(root))
     assert len(found.train.class_names) == 4
-    assert found.notes.remarks == (f"1 of 4 classes are several in one, such as {joined!r}",)
+    assert found.notes.remarks == (f"1 of 4 classes join several others, such as {joined!r}",)
 
 
 def test_a_column_of_splits_that_says_what_files_say_is_not_named(root: Path) -> None:
@@ -359,7 +359,7 @@ def test_images_behind_the_first_of_a_row_are_named(root: Path) -> None:
     assert found.notes.unused == (
         Unused(
             "image",
-            "images after the first of a row, the only one that is read",
+            "further images of a row; only the first of each is read",
             ("train.parquet:0:2", "train.parquet:0:3"),
         ),
     )
@@ -438,9 +438,9 @@ def test_rows_that_lead_out_of_the_data_are_named_and_never_opened(
     assert found.train.labels.tolist() == [0, 2]
     assert found.notes.count("image") == 6
     assert {each.names: each.reason for each in found.notes.unused} == {
-        ("train.parquet:1", "train.parquet:5"): "an address on the net, which is not downloaded",
+        ("train.parquet:1", "train.parquet:5"): "a URL, which is not downloaded",
         ("train.parquet:2", "train.parquet:6"): (
-            "an absolute path, which may lie outside of the data"
+            "an absolute path, which may lie outside the data"
         ),
         ("train.parquet:3",): "a path that leads out of the data",
         ("train.parquet:7",): "no path",
@@ -450,7 +450,7 @@ def test_rows_that_lead_out_of_the_data_are_named_and_never_opened(
 @pytest.mark.input("oddity", what="rows that hold addresses alone", happens="refused")
 def test_rows_that_all_hold_addresses_are_refused_with_the_reason(root: Path) -> None:
     pq.write_table(pa.table({"url": ["https://example.org/1.png"] * 3}), root / "train.parquet")
-    with pytest.raises(DataError, match=r"no rows with an image in .* \(an address on the net"):
+    with pytest.raises(DataError, match=r"no rows with an image in .* \(a URL"):
         load_dataset(str(root))
 
 
@@ -505,7 +505,7 @@ def test_an_image_beside_parquet_files_is_named(root: Path) -> None:
     found = load_dataset(str(root))
     assert len(found.train) == 40
     assert found.notes.unused == (
-        ("image", "beside Parquet files, which are the data", ("assets/0.png", "assets/1.png")),
+        ("image", "the Parquet files beside them are the data", ("assets/0.png", "assets/1.png")),
     )
 
 
@@ -536,7 +536,7 @@ def test_a_table_beside_data_that_are_no_image_files_is_named(root: Path, form: 
         np.save(root / "images.npy", np.zeros((4, 8, 8, 3), np.uint8))
     (root / "labels.csv").write_text("file,label\n0.png,a\n1.png,b\n")
     assert load_dataset(str(root)).notes.unused == (
-        ("file", "tables, which are read beside image files alone", ("labels.csv",)),
+        ("file", "tables, which are read only beside image files", ("labels.csv",)),
     )
 
 

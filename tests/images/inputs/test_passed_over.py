@@ -54,7 +54,7 @@ def image(form: str, size: tuple[int, int] = (8, 8)) -> bytes:
 
 
 LABELS = (
-    "{} files that may hold labels, as annotations of COCO do, are not read: save them as a CSV, "
+    "{} files that may hold labels, such as COCO annotations, are not read: save them as a CSV, "
     "labels.csv, with the columns file and label"
 )
 
@@ -154,7 +154,7 @@ def test_an_image_without_an_ending_is_read(root: Path, form: str) -> None:
 def test_an_image_with_a_strange_ending_is_named(root: Path, ending: str) -> None:
     put(root, *CLASSES)
     write(root, f"cat/photo{ending}", image("JPEG"))
-    reason = f"images of the kind .jpg that end in {ending}: rename them"
+    reason = f"images of type .jpg that end in {ending}: rename them"
     assert unused(find_source(str(root))) == {("image", reason): (f"cat/photo{ending}",)}
 
 
@@ -184,7 +184,7 @@ def test_thumbnails_are_known(root: Path, name: str) -> None:
     for system in ("Thumbs.db", "cat/desktop.ini", ".DS_Store", "dog/Icon\r"):
         write(root, system)
     source = find_source(str(root))
-    assert unused(source) == {("file", "thumbnails and folders of the system"): (name,)}
+    assert unused(source) == {("file", "thumbnails and system folders"): (name,)}
     assert source.open().class_names == ("cat", "dog")
     assert used(source) == 40
 
@@ -269,7 +269,7 @@ def test_a_folder_that_may_not_be_opened_is_named(closed: str) -> None:
         ((what, reason), names), *more = unused(source).items()
         assert (names, more) == ((f"{closed}/",), [])
         if closed == "lost+found":
-            assert (what, reason) == ("file", "thumbnails and folders of the system")
+            assert (what, reason) == ("file", "thumbnails and system folders")
         else:
             expected = "folders that cannot be opened (Permission denied)"
             assert (what, reason) == ("image", expected)

@@ -254,13 +254,13 @@ def test_sources_that_one_white_level_does_not_fit_are_named(tmp_path: Path) -> 
             Image.fromarray(values).save(tmp_path / name / f"{number}.png")
     found = both(tmp_path / "xray", tmp_path / "ct")
     assert found.train.pixels[0].max() == 16  # 4,095 / 257 = 15.9
-    told = "alone it would be 4,095 in xray, 65,535 in ct"
+    told = "separately it would be 4,095 in xray, 65,535 in ct"
     assert [told in remark for remark in found.notes.remarks] == [True]
     same = both(tmp_path / "xray", tmp_path / "other").notes.remarks
-    assert not any("alone it would be" in remark for remark in same)
+    assert not any("separately it would be" in remark for remark in same)
     stores = [tmp_path / "one", tmp_path / "two"]
     for name, store in zip(("xray", "ct"), stores, strict=True):
         stopgrad.pack(tmp_path / name, store, side=8)
     apart = both(*stores)
     assert apart.train.pixels[0].max() == 255
-    assert not any("alone it would be" in remark for remark in apart.notes.remarks)
+    assert not any("separately it would be" in remark for remark in apart.notes.remarks)

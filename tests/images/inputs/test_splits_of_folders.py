@@ -350,7 +350,7 @@ def test_what_lies_beside_train_is_named(root: Path) -> None:
     unused = {group.reason: group.names for group in found.notes.unused}
     assert unused == {
         "beside train/ and test/": ("notes/y.png", "unlabeled/x.png"),
-        "val/ is not scored: test/ is": ("val/a/0.png", "val/a/1.png"),
+        "test/ is scored instead of val/": ("val/a/0.png", "val/a/1.png"),
     }
     folder = root / "unlabeled"
     command = f"to learn from {folder}: stopgrad pretrain --data {folder}, "
@@ -464,7 +464,7 @@ def test_classes_one_level_too_deep_are_said(
     found = load_dataset(str(root))
     assert found.train.labels is None
     (remark,) = found.notes.remarks
-    assert f"of the same names ({', '.join(map(repr, inner))})" in remark
+    assert f"with the same names ({', '.join(map(repr, inner))})" in remark
     flags = " ".join(f"--data {root / folder}" for folder in outer)
     assert remark.endswith(flags)
     joined = load_dataset(spec_of_several([str(root / folder) for folder in outer])).train

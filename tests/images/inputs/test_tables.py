@@ -551,7 +551,7 @@ def unfit(what: str, file: str, header: str, form: str, why: str) -> Any:
         unfit(
             "captions",
             *("metadata.csv", "file_name,text", "{name},picture {number}"),
-            "its column 'text' holds 12 values in 12 rows",
+            "its column 'text' holds 12 different values in 12 rows",
         ),
         unfit(
             "a table about other images",
@@ -818,7 +818,7 @@ def test_labels_that_contradict_an_earlier_table_are_named(root: Path, first: in
     found = load_dataset(str(root))
     assert train_labels(found) == (("a", "b", "c"), [0, 1, 2] * 4)
     assert {group.reason: group.names for group in found.notes.unused} == {
-        "b.csv contradicts class folders or an earlier table, which take precedence": (
+        "b.csv contradicts class folders or an earlier table, which come first": (
             NAMES[first],
             NAMES[first + 1],
         ),
@@ -895,7 +895,7 @@ def test_rows_longer_than_the_header_are_named(root: Path) -> None:
     assert train_labels(found) == (("a", "b", "c"), [*[0, 1, 2] * 3, -1, 1, -1])
     (lost,) = found.notes.unused
     assert (lost.what, lost.names) == ("label", ("0009.png", "0011.png"))
-    assert lost.reason.startswith("labels.csv has more in a row than its header has columns: ")
+    assert lost.reason.startswith("labels.csv has rows with more values than its header: ")
 
 
 @pytest.mark.input(
@@ -971,10 +971,8 @@ def test_a_table_of_a_split_that_is_not_there_is_named(root: Path) -> None:
     csv(root, "val.txt", "", rows("images/{name} {label}")[6:])
     found = load_dataset(str(root))
     assert train_labels(found)[1] == [*[0, 1, 2] * 2, *[-1] * 6]
-    said = (
-        "val.txt gives no labels: no image is in the split of its name, validation; as labels.csv, "
-    )
+    said = "val.txt gives no labels: no image is in the split of its name, validation; renamed to "
     assert found.notes.remarks[1:] == (
-        f"{said}beside all images, it would label any",
+        f"{said}labels.csv and put beside all images, it could label any of them",
         "6 of 12 images of train have no label",
     )

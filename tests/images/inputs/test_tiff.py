@@ -137,12 +137,12 @@ def test_bands_of_other_formats_are_chosen_too(tmp_path: Path) -> None:
     assert read(tmp_path / "x.png", (2,)).tolist() == colours[..., [1, 1, 1]].tolist()
     Image.fromarray(colours[..., 0]).save(tmp_path / "gray.png")
     found = read(tmp_path / "gray.png", (3, 2, 1))
-    assert found == Damaged("x", "1 band, --bands asks for 3")
+    assert found == Damaged("x", "1 band, but --bands asks for 3")
 
 
 def test_bands_that_an_image_lacks_are_named(tmp_path: Path) -> None:
     path = written(tmp_path / "x.tif", BANDS)
-    assert read(path, (14, 1, 1)) == Damaged("x", "13 bands, --bands asks for 14")
+    assert read(path, (14, 1, 1)) == Damaged("x", "13 bands, but --bands asks for 14")
 
 
 @pytest.mark.parametrize("text", ["4,", "0,1,2", "a", "", "1,,3", "-1", "1;2;3", "½", "0", "All"])

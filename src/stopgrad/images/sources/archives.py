@@ -53,8 +53,8 @@ def refuse_other_archives(path: Path) -> None:
     """
     if path.name.lower().endswith(OTHERS) and not archive_ending(path.name):
         raise DataError(
-            f"{str(path)!r} is packed",
-            expected="a folder, a .zip or a .tar, which may be packed by gzip, bzip2 or xz",
+            f"{str(path)!r} is an unsupported kind of archive",
+            expected="a folder, a .zip or a .tar, plain or compressed by gzip, bzip2 or xz",
             hint="unpack it, and name its folder",
         )
 
@@ -102,7 +102,7 @@ class _Unpacked:
         except OSError as error:
             raise StorageError(
                 f"cannot unpack into {parent} ({error.strerror})",
-                expected="a cache that may be written",
+                expected="a writable cache",
                 hint="set STOPGRAD_CACHE to a folder with room, or unpack it yourself",
             ) from error
         self.folder = self.above / name
@@ -239,7 +239,7 @@ def _whole(member: _Member, broken: list[str]) -> Iterator[bytes | None]:
 
 def _tar_members(path: Path) -> Iterator[_Member]:
     for member in tar_members(path):
-        unfit = "" if member.is_file else "links, devices and files with holes"
+        unfit = "" if member.is_file else "links, devices and sparse files"
         yield _Member(member.name, member.size, member.blocks, unfit)
 
 

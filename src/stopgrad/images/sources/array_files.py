@@ -120,7 +120,7 @@ def _streamed(
                 raise ValueError(f"it ends in row {start + len(data) // size} of {shape[0]}")
             yield np.frombuffer(data, dtype).reshape(count, *shape[1:])
         if file.read(1):  # reading to the end also compares the checksum
-            raise ValueError(f"it goes on after its {shape[0]} rows")
+            raise ValueError(f"it continues after its {shape[0]} rows")
 
 
 def _rows_at_a_time(shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:
@@ -251,7 +251,7 @@ def _mat(path: Path) -> list[StoredArray]:
         listed = whosmat(path)
     except NotImplementedError as error:
         raise DataError(
-            f"{str(path)!r} is of MATLAB's version 7.3",
+            f"{str(path)!r} is a MATLAB file of version 7.3",
             expected="a .mat file up to version 7, or an HDF5 file with images first",
             hint="save it again with save(FILE, NAME, '-v7')",
         ) from error

@@ -96,8 +96,8 @@ def may_be_one(shape: tuple[int, ...], dtype: np.dtype[Any]) -> str:
     if one is None or image_layout(shape, dtype) is not None:
         return ""
     return (
-        f"of shape {shape} is read as {shape[0]} gray images; if it is one of {one.bands} bands, "
-        f"use --bands all --encoder.channels {one.bands}, or three of them"
+        f"of shape {shape} is read as {shape[0]} gray images; if it is one image of {one.bands} "
+        f"bands, use --bands all --encoder.channels {one.bands}, or three of them"
     )
 
 

@@ -181,7 +181,7 @@ def _open(arrays: Sequence[StoredArray], path: Path, reading: Reading) -> Conten
 
 
 def _without_a_class_called_train(parts: list[_Part]) -> list[_Part]:
-    """One of several files of a class each may be called as a split is: QuickDraw's trains."""
+    """If each file is a class, one may have the name of a split, such as QuickDraw's train.npy."""
     said = [part for part in parts if part.split]
     kinds = [{*part.words} for part in parts if not part.split]
     in_files = all(part.array.name.endswith(".npy") for part in parts)
@@ -357,9 +357,7 @@ def _strange(parts: Sequence[_Part], used: set[str]) -> Iterator[Unused]:
     labels = tuple(part.array.name for part in rest if _is_label(part))
     others = tuple(part.array.name for part in rest if not _is_label(part))
     if labels:
-        yield Unused(
-            "file", "arrays of labels beside those that are used, or that do not fit", labels
-        )
+        yield Unused("file", "arrays of labels that do not fit, or are not needed", labels)
     if others:
         yield Unused("file", "arrays that are called neither images nor labels", others)
 

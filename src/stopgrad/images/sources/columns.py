@@ -91,9 +91,9 @@ def _first_files(file: GroupedFile, name: str) -> list[str]:
 def strange_path(text: str) -> str:
     """Why a path cannot name a file of the data, whatever files there are; "" when it can."""
     if re.match(r"[a-z][a-z0-9+.-]*://|data:", text, re.IGNORECASE):
-        return "an address on the net, which is not downloaded"
+        return "a URL, which is not downloaded"
     if re.match(r"[/\\]|[a-z]:[/\\]", text, re.IGNORECASE):
-        return "an absolute path, which may lie outside of the data"
+        return "an absolute path, which may lie outside the data"
     return "no path" if "\0" in text else ""
 
 

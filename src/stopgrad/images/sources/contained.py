@@ -30,11 +30,11 @@ from stopgrad.images.sources.webdataset import is_shard, webdataset_source
 from stopgrad.images.types import DataSource, Notes, Unused
 
 PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".joblib")
-ARRAYS_DEPTH, ARCHIVES_DEPTH = 3, 2  # folders, that named included, in which they are looked for
-MOST_LOOSE = 100  # image files beside which archives and files of arrays are looked into
-NESTED = 2  # archives in archives are opened so deep
-MOST_SHARDS = 100_000  # that a pattern names
-TABLES = "tables, which are read beside image files alone"
+ARRAYS_DEPTH, ARCHIVES_DEPTH = 3, 2  # levels of folders that are searched, the named one included
+MOST_LOOSE = 100  # with more image files, archives and files of arrays are not looked into
+NESTED = 2  # levels of archives in archives that are opened
+MOST_SHARDS = 100_000  # that a pattern may name
+TABLES = "tables, which are read only beside image files"
 TABLES_BESIDE_ARCHIVES = f"{TABLES}: unpack the archive, or put the table into it"
 
 Find = Callable[[Path], DataSource]
@@ -63,7 +63,7 @@ def in_folder(
     inner = [*itertools.islice(_images_inside(path), most)] if few else []
     fit = few and len(inner) == most
     if fit and (source := _packed(path, reading, inside=inside, depth=depth)) is not None:
-        source = _without(source, "beside archives or arrays, which are the data", images)
+        source = _without(source, "the archives or arrays beside them are the data", images)
         used = {os.path.basename(stamp.path) for stamp in source.stamps} | {*NAME_LISTS}
         why = TABLES if _arrays_below(path) else TABLES_BESIDE_ARCHIVES
         return _with_the_rest(source, listing, lambda name: os.path.basename(name) in used, why)
@@ -74,11 +74,11 @@ def in_folder(
         # A folder of images stays one, whatever Parquet files lie in it, unless their rows name
         # most of its images; and the other way round.
         if 2 * len(beside) < len(images) or len(beside) <= MOST_STRAY * rows:
-            source = _without(source, "beside Parquet files, which are the data", beside)
+            source = _without(source, "the Parquet files beside them are the data", beside)
             return _with_the_rest(source, listing, looked_at)
     there = {os.path.basename(image) for image in images}
     lost = [name for name in inner if os.path.basename(name) not in there]
-    why = "in archives or arrays beside image files, which are the data: name the file itself"
+    why = "in archives or arrays, but image files beside them are the data: name the file itself"
     return _without(folder_source(path, reading, listing=listing), why, lost)
 
 
@@ -205,8 +205,8 @@ def shards_of_pattern(pattern: str, reading: Reading) -> DataSource | None:
         raise DataError(
             f"{len(missing):,} of {len(found):,} files of {pattern!r} are not there"
             f" ({missing[0]!r}, ...)",
-            expected="shards that are all there",
-            hint="correct the numbers, or download the others",
+            expected="all shards to be there",
+            hint="correct the numbers, or download the missing ones",
         )
     paths = [Path(name).resolve() for name in found]
     root = Path(os.path.commonpath([path.parent for path in paths]))

@@ -66,7 +66,7 @@ OURS = "written by stopgrad"
 SHEETS, TEXTS = (".xls", ".xlsx", ".ods"), (".json", ".txt", ".yaml", ".yml")
 ANNOTATIONS = ("annotation", "annotations", "instances", "coco", "label", "labels", "metadata")
 LABELS = (
-    "{} files that may hold labels, as annotations of COCO do, are not read: save them as a CSV, "
+    "{} files that may hold labels, such as COCO annotations, are not read: save them as a CSV, "
     "labels.csv, with the columns file and label"
 )
 MARK = b"tEXtSoftware\0stopgrad"
@@ -219,7 +219,7 @@ class _Walk:
         elif kind and not ending:
             self._take(file, kind)
         elif kind:
-            reason = f"images of the kind {kind} that end in {ending}: rename them"
+            reason = f"images of type {kind} that end in {ending}: rename them"
             self._pass_over("image", reason, file.parts)
         else:
             named = f"{ending} files" if ending else "files without an ending that are not images"
@@ -259,7 +259,7 @@ def in_order(files: Iterable[Found]) -> tuple[Found, ...]:
 def _unreadable(path: str, error: OSError) -> DataError:
     return DataError(
         f"folder {path!r} cannot be read ({error.strerror})",
-        expected="a folder that may be read",
+        expected="a readable folder",
         hint="correct its permissions or move it away",
     )
 
@@ -268,7 +268,7 @@ def _hidden(name: str) -> tuple[UnusedKind, str] | None:
     """Why a folder or a file of this name is not used; None if it is."""
     lower = name.lower()
     if lower in SYSTEM or lower.startswith((".trash-", "._")):
-        return "file", "thumbnails and folders of the system"
+        return "file", "thumbnails and system folders"
     return ("image", "hidden: the name begins with a dot") if name.startswith(".") else None
 
 

@@ -119,7 +119,7 @@ def _local(path: Path, reading: Reading, depth: int = 0) -> DataSource:
         raise DataError(
             f"{str(path)!r} is a run, not a data set",
             expected="images",
-            hint="name the folder of the images; weights to start from go to --init",
+            hint="name the folder of the images; give weights to start from with --init",
         )
     listing = list_folder(path) if path.is_dir() else None
     if listing and listing.images and not listing.packed:

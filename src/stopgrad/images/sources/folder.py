@@ -232,7 +232,7 @@ def _notes(
     pass_over(f"beside {read}", others)
     for split in found.scored:
         if scored is not None and split.name != scored.name:
-            pass_over(f"{split.name}/ is not scored: {scored.name}/ is", split.images)
+            pass_over(f"{scored.name}/ is scored instead of {split.name}/", split.images)
     pass_over("masks, annotations or thumbnails beside images", found.masks)
     remarks += [
         _how_to_learn_from(_folder_of(images), listing.root)
@@ -285,8 +285,8 @@ def _why_no_inner_classes(train: FolderSplit) -> str:
     shown = " ".join(flags[:MOST_FLAGS]) + " ..." * (len(flags) > MOST_FLAGS)
     return (
         f"no labels from folders: {some([folder[-1] for folder in inner.outer])} hold folders "
-        f"of the same names ({some(inner.names)}); if those are the classes, move their images "
-        f"together, or train on all: {shown}"
+        f"with the same names ({some(inner.names)}); if those are the classes, merge the folders "
+        f"of each name, or train on all: {shown}"
     )
 
 

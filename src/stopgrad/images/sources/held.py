@@ -270,7 +270,7 @@ def _encoded(name: str, image: Any) -> Encoded:
     what = (
         f"shape {image.shape}" if isinstance(image, np.ndarray) else f"type {type(image).__name__}"
     )
-    return Encoded(name, ValueError(f"no image, but something of {what}"))
+    return Encoded(name, ValueError(f"not an image, but something of {what}"))
 
 
 def _one_image(array: AnyArray) -> AnyArray | None:  # -> (H, W, C)

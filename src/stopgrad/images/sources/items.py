@@ -78,7 +78,7 @@ def refuse_unknown(columns: Collection[str], reading: Reading) -> None:
 
 
 def label_names(columns: Iterable[Any]) -> list[str]:
-    """The columns that are called as labels are, the best first."""
+    """The columns with a name for labels, the best first."""
     return called_as_labels(tuple(map(str, columns)))
 
 
@@ -109,7 +109,7 @@ def _is_pair(item: Any) -> bool:
 
 
 def _label_in(item: tuple[Any, ...] | list[Any]) -> Any:
-    """The second of a pair, or of more, as an index behind it, where that is no second view."""
+    """The second value; None in a longer item, such as (view, view, index), if it is an image."""
     label = plain(item[1]) if len(item) > 1 else None
     is_view = hasattr(label, "getexif") or getattr(label, "ndim", 0) > 1
     return None if len(item) > 2 and is_view else label
@@ -142,7 +142,7 @@ def _refuse_other_order(item: tuple[Any, ...] | list[Any]) -> None:
         raise DataError(
             f"items of {kinds}",
             expected="an image first, and its label second",
-            hint="turn them round, or make them rows such as {'image': ..., 'label': ...}",
+            hint="swap them, or make them rows such as {'image': ..., 'label': ...}",
         )
 
 

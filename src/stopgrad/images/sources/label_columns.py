@@ -207,7 +207,7 @@ def maybe_labels(file: GroupedFile, image: str) -> tuple[str, ...]:
     if not found:
         return ()
     named, flag = ", ".join([*found.values()][:NAMED]), f"--label-column {quote(next(iter(found)))}"
-    return (f"no column is named like labels; {named}: {flag} takes it",)
+    return (f"no column has the name of a label column; {named}: {flag} uses it",)
 
 
 def known_labels(file: GroupedFile, image: ImageColumn, wanted: str) -> KnownLabels:

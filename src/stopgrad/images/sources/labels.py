@@ -222,7 +222,7 @@ def _renumbered(raw: RawLabels, names: tuple[str, ...]) -> str:
     if any(isinstance(value, str) for value in raw.known):
         parts = {name: re.split(r"[|;, ]+", name) for name in names}
         joined = [name for name, of in parts.items() if len(of) > 1 and {*of} <= {*names}]
-        how = f"{len(joined):,} of {len(names):,} classes are several in one, such as "
+        how = f"{len(joined):,} of {len(names):,} classes join several others, such as "
         return f"{how}{joined[0]!r}" if joined else ""
     if names[0] == "0":
         return ""

@@ -24,6 +24,6 @@ def refuse_bomb(unpacked: int, packed: int, *, where: str) -> None:
     if reason := bomb(unpacked, packed):
         raise DataError(
             f"{where}: {reason}",
-            expected="images that fill a good part of the space they are stored in",
+            expected="images, which compress far less than this",
             hint="unpack it yourself if you trust it, and name its folder",
         )

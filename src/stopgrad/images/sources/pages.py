@@ -1,7 +1,7 @@
 """The unpacked size of the pages of a Parquet file, by the headers that Arrow allocates by.
 
-In: an open file and a group of its rows. Out: bytes. The footer states it too, and may lie; the
-headers cannot, as Arrow unpacks no more than they say. Both are structs of Thrift's compact
+In: an open file and a group of its rows. Out: bytes. The footer states this size too, but may lie;
+the headers cannot, as Arrow unpacks no more than they say. Both are structs of Thrift's compact
 protocol (its specification); field numbers are those of parquet.thrift. Anything that Arrow could
 read differently is refused: a field that occurs twice, a number too large for its type.
 """

@@ -246,7 +246,7 @@ class ParquetData(NamedTuple):
         chosen = (usable or with_images or [""])[0]
         labels = number_labels(train.raw, None, class_names=known.class_names)
         found = tried.pop(chosen, ScoredRows(None, labels, Notes()))
-        reasons = dict.fromkeys(tried, "no label of which can be used")
+        reasons = dict.fromkeys(tried, "none of whose labels can be used")
         choice = self._choice(chosen, [*tried] if usable else [])
         notes = found.notes.and_those(choice, self._unread(chosen, reasons))
         return found._replace(notes=notes)

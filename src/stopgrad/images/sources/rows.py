@@ -100,7 +100,7 @@ def read_file(
     for row, reason in strange.items():
         reasons.setdefault(reason, []).append(f"{name}:{row}")
     if more := [f"{name}:{row}:{n}" for row, of in enumerate(several) for n in range(2, of + 1)]:
-        reasons["images after the first of a row, the only one that is read"] = more
+        reasons["further images of a row; only the first of each is read"] = more
     unused = (Unused("image", reason, tuple(names)) for reason, names in reasons.items())
     used = None if labels is None else [labels[row] for row in rows]
     return FileRows(name, path, column, rows, used), Notes(remarks, tuple(unused))

@@ -150,7 +150,7 @@ def _whites_apart(
         if len(set(whites.values())) > 1 and not asked:
             named = ", ".join(f"{white:,g} in {name}" for name, white in whites.items())
             yield (
-                f"all {depth} images share one white level; alone it would be {named}: "
+                f"all {depth} images share one white level; separately it would be {named}: "
                 "pack each into a store to keep its own"
             )
 

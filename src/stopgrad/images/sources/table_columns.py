@@ -58,7 +58,7 @@ class FileColumn(NamedTuple):
     images: list[Found | None]
     elsewhere: frozenset[str]  # the values that name images which the table is not about
     alike: frozenset[str]  # the values that name several images
-    as_header: bool = False  # whether what stands for a header is a row
+    as_header: bool = False  # whether the first line, read as a header, is a row
 
     @property
     def named(self) -> int:
@@ -75,11 +75,11 @@ def file_column(
 ) -> FileColumn:
     """The column that names images, and the image of each row.
 
-    A column called as files are goes before others if no name in it means several files; of the
-    rest the one with the most images counts, and pandas' row numbers come last.
+    A column with a name for files wins if none of its values names several. Of the others, the one
+    that names the most images wins, and a column of pandas' row numbers comes last.
     """
     if not images:
-        raise UnfitTableError("there are no images that it could describe")
+        raise UnfitTableError("there are no images for it to describe")
     order = [wanted] if wanted else sorted(columns, key=_file_rank)
     most = min(MOST_PARTS, max(len(image.parts) for of in (images, others) for image in of))
     several = ""
@@ -111,7 +111,7 @@ def _file_rank(column: str) -> tuple[bool, int]:
 
 
 def _is_of_files(column: str) -> bool:
-    """Whether a column is called as files are, and not only id, name or key."""
+    """Whether a column has a name for files, other than id, name or key."""
     return _place(column, FILE_COLUMNS) < len(FILE_COLUMNS) and column.lower() not in LOOSE
 
 
@@ -163,7 +163,8 @@ def _index(images: Iterable[Found], most: int, *, ending: bool) -> dict[str, Fou
 def _keys(path: str, counts: Iterable[int], *, ending: bool) -> list[str]:
     """The last parts of a path, or all where it has fewer, by counts of them.
 
-    Without its ending a number comes a second time, as 7/ for 007, which is the key of no path.
+    Without its ending, a number also gets a key without leading zeros: 007 has the keys 007 and 7/.
+    The slash keeps that key apart from those of paths.
     """
     split = [
         part
@@ -185,7 +186,7 @@ class ClassColumn(NamedTuple):
 
     named: str  # as messages show it
     values: LabelValues
-    others: tuple[str, ...] = ()  # that are called as labels are
+    others: tuple[str, ...] = ()  # that have a name for labels too
     none: tuple[str, ...] = ()  # the words in it that say there is no label
 
 
@@ -225,7 +226,7 @@ def label_column(columns: Mapping[str, Sequence[Any]], file: str) -> ClassColumn
         if said and (repeated or (known and different <= FEW_CLASSES)):
             rest = (name for name in known if name != column and _is_named_label(name))
             return ClassColumn(repr(column), values, tuple(rest), _none_in(columns[column]))
-        reason = f"its column {column!r} holds {different:,} values in {len(said):,} rows"
+        reason = f"its column {column!r} holds {different:,} different values in {len(said):,} rows"
     raise UnfitTableError(reason)
 
 

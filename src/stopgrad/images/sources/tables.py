@@ -38,9 +38,9 @@ WITHOUT = frozenset({"labels", "label", "metadata", "annotations", "annotation",
 OUR_COLUMNS = ["path", "split", "label", "class_name"]  # of the files that `stopgrad embed` writes
 MOST_TABLES = 20
 NAMED = 3  # tables that an error names
-AS_LABELS = "as labels.csv, beside all images, it would label any"
+AS_LABELS = "renamed to labels.csv and put beside all images, it could label any of them"
 ELSEWHERE = f"of another split or folder: {AS_LABELS}"
-LONGER = "more in a row than its header has columns: put quotes around text that holds separators"
+LONGER = "rows with more values than its header: put quotes around text that holds separators"
 UNSPLIT = "all images are trained on; to split them, use folders train/ and test/"
 
 
@@ -89,7 +89,7 @@ def table_labels(
             notes = notes.and_those(_not_read(name, "the images it names already have labels"))
             found = found._replace(notes=found.notes._replace(remarks=()))
         if other:
-            why = f"{name} contradicts class folders or an earlier table, which take precedence"
+            why = f"{name} contradicts class folders or an earlier table, which come first"
             names = tuple(listing.below(path) for path in other)
             notes = notes.and_those(Notes(unused=(Unused("label", why, names),)))
         labels = found.labels | labels
@@ -102,7 +102,7 @@ def table_labels(
 def _unfit(root: str, remarks: Sequence[str]) -> DataError:
     return DataError(
         f"no labels for the images in {root!r} ({'; '.join(remarks[:NAMED])})",
-        expected="a table with the column of labels that was named, and one of names of images",
+        expected="a table with the named column of labels, and a column that names images",
         hint="correct --label-column or --image-column",
     )
 

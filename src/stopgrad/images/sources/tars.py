@@ -63,10 +63,10 @@ def tar_members(path: Path) -> Iterator[TarMember]:
         if stream.last.strip(b"\0"):
             raise ValueError(f"a damaged header at byte {stream.place - len(stream.last):,}")
         if not stream.last:
-            log.warning("%s does not end as a tar does; it may have been cut", path)
+            log.warning("%s lacks the end marker of a tar; it may have been cut off", path)
         # Read to the end, where the checksum of a packed tar is compared.
         if any(block.strip(b"\0") for block in iter(lambda: stream.read(BLOCK), b"")):
-            log.warning("%s goes on after its end; what follows is not read", path)
+            log.warning("%s continues after its end marker; the rest is not read", path)
 
 
 def _blocks(path: Path, tar: tarfile.TarFile, info: tarfile.TarInfo) -> Iterator[bytes]:
@@ -84,8 +84,8 @@ def _unpacked(path: Path) -> Iterator[_Forward]:
         begin = file.read(6)
     if begin.startswith(ZSTD):
         raise DataError(
-            f"{str(path)!r} is packed by zstd",
-            expected="a .tar, plain or packed by gzip, bzip2 or xz",
+            f"{str(path)!r} is compressed by zstd",
+            expected="a .tar, plain or compressed by gzip, bzip2 or xz",
             hint="unpack it with zstd -d",
         )
     opened = next((of for magic, of in OPENERS.items() if begin.startswith(magic)), None)
@@ -124,7 +124,7 @@ class _Forward:
 
     def _check(self) -> None:
         if self.place > self.most:
-            raise ValueError(f"it goes on after byte {self.most:,}, far beyond its size")
+            raise ValueError(f"it continues after byte {self.most:,}, far beyond its size")
 
 
 @contextlib.contextmanager

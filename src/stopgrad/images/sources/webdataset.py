@@ -110,7 +110,7 @@ def _key(name: str) -> tuple[str, str]:
 
 
 def _is_image(ending: str, reading: Reading) -> bool:
-    """Whether a member is an image by its last ending, or is called as the user says."""
+    """Whether a member is an image by its last ending, or has the name that the user gives."""
     return _is_named(ending, reading.image_column) or (
         PurePosixPath(f"x.{ending}").suffix in SUFFIXES
     )
@@ -137,7 +137,7 @@ def _read(path: Path, name: str, reading: Reading) -> _Shard:
         full = f"{name}/{member.name}"
         key, ending = _key(member.name)
         if not member.is_file:
-            unused.setdefault(("file", "links and the like in an archive"), []).append(full)
+            unused.setdefault(("file", "links and special files in an archive"), []).append(full)
         elif _is_image(ending, reading):
             sample = _Sample(full, place, texts.setdefault(key, {}))
             other: _Sample | None = sample

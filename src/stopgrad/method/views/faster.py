@@ -67,7 +67,7 @@ def _loops(
         return None
     except Exception as error:  # numba does not work here: a run goes on without it
         log.warning(
-            "views stay with torch, which makes the same ones more slowly: %s", in_short(error)
+            "views are made by torch, which gives the same views more slowly: %s", in_short(error)
         )
         return None
     same = all(torch.equal(one, other) for one, other in zip(made, views, strict=True))
