@@ -31,7 +31,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         help="print one JSON object, with everything that is not used",
     )
     add_config(parser)
-    parser.epilog = "Exit code 0: pretraining would start; 3: it would not."
+    parser.epilog = "Exit code 0: pretraining would start; 2 (knobs) or 3 (data): it would not."
 
 
 def run(options: argparse.Namespace) -> None:

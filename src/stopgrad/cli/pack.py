@@ -31,8 +31,8 @@ def add(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=256,
         metavar="PX",
-        help="side of the stored images, which are cropped to centred squares; 8/7 of views.size "
-        "is usual. Default: 256",
+        help="side of the stored images; larger or mixed ones are cropped to centred squares. 8/7 "
+        "of views.size is usual. Default: 256",
     )
     parser.add_argument(
         "--bad-images",

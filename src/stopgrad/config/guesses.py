@@ -124,7 +124,8 @@ GUESSES = {  # "here KNOB", with a note, or why there is none: the names
     "here repeatable": (
         "deterministic benchmark cudnn_benchmark cudnn_deterministic use_deterministic_algorithms"
     ),
-    "here batch_norm, per-view or joint": "sync_bn syncbn bn",
+    "here batch_norm_over, all or process": "sync_bn syncbn",
+    "here batch_norm, per-view or joint": "bn",
     "pretraining sees no classes": "num_classes n_classes nb_classes",
     "each epoch prints a line, and metrics.jsonl holds every step": (
         "v verbose quiet print_freq log_every log_freq log_interval log_every_n_steps hide_progress"

@@ -312,7 +312,7 @@ def pack(
     Args:
         data: A name or a path, as for `load`, or the result of `load` for one.
         out: A folder to write, or to continue after a kill.
-        side: px. Side of the stored images, centred squares resized by their short side.
+        side: px. Side of the stored images: centred squares, unless all share a size up to it.
         bad_images: What to do about damaged images: fail, or skip.
         **reading: As for `load`.
 
