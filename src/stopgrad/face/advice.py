@@ -37,9 +37,10 @@ CHANGED = 1e-3  # least difference of two views, in standard deviations of the p
 FURTHER = 1.2  # least length of the next rung, relative to the one before
 UNITS = (3600.0, 60.0, 1.0)  # s in an hour, a minute and a second
 TRUST = (
-    "On 24 runs on CIFAR-10 that played no part in choosing this measure, Kendall's tau of its "
-    "order with a linear probe's is +0.75 (95 %: 0.45 to 0.90). Each setting has only one seed, so "
-    "close values do not rank settings."
+    "In tests on CIFAR-10, Fashion-MNIST and photos of flowers, the one of 12 settings that RankMe "
+    "ranked first was at most 0.3 points below the best. Its order of the others is less certain "
+    "(Kendall's tau with kNN +0.22 to +0.75), and each setting has only one seed, so close values "
+    "do not rank settings."
 )
 HEADS = ("rung", "epochs", "N", "RankMe", "retrieval", "z spans", "time")
 
