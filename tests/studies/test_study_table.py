@@ -124,6 +124,13 @@ def test_the_finding_is_a_sentence_made_from_the_numbers(prepared: PreparedStudy
     assert "'plain' is not separated from it" in text
 
 
+def test_arms_that_are_all_level_are_counted_and_not_listed() -> None:
+    directory = StudyDirectory(RESULTS / "2026-12-01-ranking-flowers")
+    text = sentence(load_results(directory, directory.read_all()[0]))
+    assert "none of the other 11 arms is separated from it" in text
+    assert "crop 0.8" not in text
+
+
 def test_published_findings_are_tested_together(prepared: PreparedStudy) -> None:
     found = answer_findings(_fill(prepared))
     answers = [(answered.finding.says, answered.answer) for answered in found]

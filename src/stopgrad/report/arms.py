@@ -183,7 +183,7 @@ def arms_chart(found: Sequence[ArmScore], metric: str, *, chance: float | None =
     ]
     scale = {"zero": False, "nice": True, "padding": 8}  # so that no mark lies on a name
     x = numeric("value", title=None, scale=scale, axis={"tickCount": 5})
-    y = nominal("arm", title=None, sort=arms, axis={"labelLimit": 190, "grid": True})
+    y = nominal("arm", title=None, sort=arms, axis={"labelLimit": 230, "grid": True})
     marks = [encoded(each, x=x, y=y) for each in marks]
     if chance is not None:
         marks.insert(0, _level(x={"datum": chance}))

@@ -94,7 +94,9 @@ def sentence(results: Results) -> str:
         f"By {metric_text(best.place.metric)} with {labels_text(labels)}, {best.place.arm!r} "
         f"is best ({accuracy_text(best.cell.summary)})"
     )
-    if level:
+    if len(level) == len(marks) - 1 > 2:
+        text += f"; none of the other {len(level)} arms is separated from it"
+    elif level:
         text += f"; {arms_text(level)} {'is' if len(level) == 1 else 'are'} not separated from it"
     elif not untested:
         text += "; every other arm that has a number lies below it"
