@@ -39,7 +39,7 @@ UNITS = (3600.0, 60.0, 1.0)  # s in an hour, a minute and a second
 TRUST = (
     "In tests on CIFAR-10, Fashion-MNIST and photos of flowers, the one of 12 settings that RankMe "
     "ranked first was at most 0.3 points below the best. Its order of the others is less certain "
-    "(Kendall's tau with kNN +0.22 to +0.75), and each setting has only one seed, so close values "
+    "(Kendall's tau with kNN +0.22 to +0.85), and each setting has only one seed, so close values "
     "do not rank settings."
 )
 HEADS = ("rung", "epochs", "N", "RankMe", "retrieval", "z spans", "time")
