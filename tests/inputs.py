@@ -27,8 +27,10 @@ KINDS = {
 }
 OPENING = """# What happens with your data
 
-Each row is the claim of a test. `python -m tests.inputs` writes this page from marks in `tests/`.
-What is not used is always named and counted: `stopgrad check-data SPEC --json` lists all of it.
+Each row states what a test checks. `python -m tests.inputs` writes the page from marks in `tests/`.
+Whatever is not used is counted and listed with the reason: `stopgrad check-data SPEC --json` prints
+all of it. "Reported" means that a message says so. A run does not start if images count as damaged,
+unless `--bad-images skip` leaves them out (up to 5 %).
 """
 
 

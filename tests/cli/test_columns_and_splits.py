@@ -45,7 +45,7 @@ def scores(capsys: pytest.CaptureFixture[str], run: Path, *words: str) -> list[t
     return [(record["split"], record["images_scored"]) for record in records]
 
 
-@pytest.mark.input("command", what="--label-column NAME", happens="kept in the run")
+@pytest.mark.input("command", what="--label-column NAME", happens="stored in the run")
 def test_a_run_keeps_the_columns_that_were_named(
     run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -76,13 +76,14 @@ def test_a_folder_without_its_flag_is_understood(place: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        _input("--val, --test-data and the like", "refused; says where splits are",
+        _input("--val, --test-data and the like", "refused; the error says where splits go",
                [*PRETRAIN, "--val", "d"], "--data, such as test/"),
-        _input("evaluate --test-data", "refused; says --data and --split",
+        _input("evaluate --test-data", "refused; the error names --data and --split",
                ["evaluate", "run", "--test-data", "d"], "RUN takes --split or --data"),
-        _input("--annotations, --labels of pretrain", "refused; says where labels are",
+        _input("pretrain --annotations, pretrain --labels",
+               "refused; the error says where labels go",
                [*PRETRAIN, "--annotations", "d"], "a table beside the images"),
-        _input("--train-data without --data", "refused; --data is named",
+        _input("--train-data without --data", "refused; the error names --data",
                ["pretrain", "--out", "x", "--train-data=d"], "--train-data (here --data)"),
     ],
 )  # fmt: skip
@@ -184,7 +185,7 @@ def test_each_word_for_a_command_leads_to_a_command_and_is_none() -> None:
 @pytest.mark.input(
     kind="command",
     what="a study's name where a command, a preset or a data set is expected",
-    happens="refused, with the command that runs the study",
+    happens="refused; the error gives the command that runs the study",
 )
 def test_the_name_of_a_study_leads_to_its_command(words: tuple[str, ...]) -> None:
     assert "stopgrad study run labels --data SPEC --out DIR" in _refusal(*words)
@@ -219,7 +220,9 @@ def test_the_file_of_a_study_is_no_config(place: Path) -> None:
         (("study", "run", "--seeds", "x", "--help"), "stopgrad study run"),
     ],
 )
-@pytest.mark.input(kind="command", what="--help after anything", happens="the command's help")
+@pytest.mark.input(
+    kind="command", what="--help after anything", happens="prints the command's help"
+)
 def test_help_answers_after_anything(
     capsys: pytest.CaptureFixture[str], words: tuple[str, ...], usage: str
 ) -> None:
@@ -298,8 +301,8 @@ def test_a_run_gives_its_knobs_to_another(run: Path, file: str) -> None:
 )
 @pytest.mark.input(
     kind="command",
-    what="OWNER/NAME without hf:, or the address of a data set's page",
-    happens="refused, with the name that is meant: hf:OWNER/NAME",
+    what="OWNER/NAME without hf:, or the URL of a data set's page",
+    happens="refused; the error gives the right name: hf:OWNER/NAME",
 )
 def test_a_data_set_of_the_hub_is_recognised(spec: str) -> None:
     with pytest.raises(DataError, match=r"is named hf:uoft-cs/cifar10; else check the path"):
@@ -313,7 +316,11 @@ def test_a_path_is_no_data_set_of_the_hub(spec: str) -> None:
     assert "hf:" not in str(caught.value)
 
 
-@pytest.mark.input(kind="command", what="a run where data are expected", happens="refused as a run")
+@pytest.mark.input(
+    kind="command",
+    what="a run where a data set is expected",
+    happens="refused; the error says that it is a run",
+)
 def test_a_run_is_no_data_set(run: Path) -> None:
     with pytest.raises(
         DataError, match=r"run' is a run, not a data set; expected images; .*--init"
@@ -322,7 +329,9 @@ def test_a_run_is_no_data_set(run: Path) -> None:
 
 
 @pytest.mark.input(
-    kind="command", what="a data set where a run is expected", happens="refused; --data is named"
+    kind="command",
+    what="a data set where a run is expected",
+    happens="refused; the error names --data",
 )
 def test_a_data_set_is_no_run(
     run: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path

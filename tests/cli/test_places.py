@@ -67,7 +67,9 @@ def _left_alone(out: Path, images: Path, *, epochs: int, ignores: bool) -> int:
 
 
 @pytest.mark.input(
-    kind="command", what="a terminal that is closed", happens="the run saves and ends (code 129)"
+    kind="command",
+    what="a terminal that is closed",
+    happens="the run saves and ends (exit code 129)",
 )
 def test_a_closed_terminal_saves_the_run(images: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
@@ -90,7 +92,7 @@ def test_a_run_that_ignores_the_hang_up_outlives_its_terminal(images: Path, tmp_
 @pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU])
 @pytest.mark.input(
     kind="command",
-    what="SIGUSR1, SIGUSR2 or SIGXCPU, by which batch systems announce the end",
+    what="SIGUSR1, SIGUSR2 or SIGXCPU, which batch systems send before they end a job",
     happens="the run saves and ends; the exit code is 128 + the signal",
 )
 def test_a_warning_of_a_batch_system_saves_the_run(
@@ -116,7 +118,7 @@ def test_a_warning_of_a_batch_system_saves_the_run(
 
 @pytest.mark.parametrize("words", [["study", "list"], ["--version"], ["check-data"]])
 @pytest.mark.input(
-    kind="command", what="standard output on a full disk", happens="one line, exit code 5"
+    kind="command", what="standard output on a full disk", happens="a one-line error, exit code 5"
 )
 def test_results_that_a_full_disk_refuses_are_one_line(words: list[str], images: Path) -> None:
     more = [images, "--preset", "tiny"] if words[0] == "check-data" else []
@@ -132,7 +134,7 @@ def test_results_that_a_full_disk_refuses_are_one_line(words: list[str], images:
 @pytest.mark.input(
     kind="command",
     what="standard output in ASCII, Latin-1 or another encoding than UTF-8",
-    happens="what it cannot hold is escaped",
+    happens="characters that it cannot hold are escaped",
 )
 def test_any_encoding_of_the_output_will_do(images: Path, tmp_path: Path, encoding: str) -> None:
     pack = ("pack", images, "--out", tmp_path / f"größe-{encoding}-\u2013")
@@ -179,7 +181,7 @@ def homeless(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 @pytest.mark.input(
-    kind="command", what="no HOME and no entry in passwd", happens="works, without a cache"
+    kind="command", what="no HOME and no entry in passwd", happens="works without a cache"
 )
 def test_nobody_needs_a_home(
     homeless: Path, images: Path, caplog: pytest.LogCaptureFixture
@@ -192,7 +194,7 @@ def test_nobody_needs_a_home(
 
 @pytest.mark.parametrize("cache", ["~unknown/cache", "/dev/null/cache"])
 @pytest.mark.input(
-    kind="command", what="a cache that cannot be written", happens="works, with a warning"
+    kind="command", what="a cache that cannot be written to", happens="works, with a warning"
 )
 def test_an_unwritable_cache_is_done_without(
     homeless: Path,
@@ -207,7 +209,7 @@ def test_an_unwritable_cache_is_done_without(
     assert list(homeless.iterdir()) == []
 
 
-@pytest.mark.input(kind="command", what="~unknown in a path", happens="a path like any other")
+@pytest.mark.input(kind="command", what="~unknown in a path", happens="treated like any other path")
 def test_an_unknown_home_is_no_folder(homeless: Path) -> None:
     with pytest.raises(DataError, match="no folder '~unknown/images'"):
         load_dataset("~unknown/images")
@@ -218,7 +220,9 @@ def test_an_unknown_home_is_no_folder(homeless: Path) -> None:
 
 
 @pytest.mark.input(
-    kind="command", what="--out=~/x, whose ~ no shell expands", happens="the home of the user"
+    kind="command",
+    what="--out=~/x, where the shell does not expand ~",
+    happens="~ is the user's home",
 )
 def test_a_tilde_is_the_home_on_the_command_line_and_in_python(
     images: Path,
@@ -253,7 +257,9 @@ def test_a_tilde_is_the_home_on_the_command_line_and_in_python(
 
 @pytest.mark.parametrize("name", ["a b", "it's", "$HOME", "a;b", "*"])
 @pytest.mark.input(
-    kind="command", what="a path that a shell takes apart", happens="quoted in printed commands"
+    kind="command",
+    what="a path that a shell would split or expand",
+    happens="quoted in printed commands",
 )
 def test_the_printed_command_can_be_pasted(
     name: str, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

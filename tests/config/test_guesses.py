@@ -118,8 +118,8 @@ TYPED = {
 @pytest.mark.parametrize("tool", TYPED)
 @pytest.mark.input(
     kind="command",
-    what="a knob as lightly, solo-learn, timm, torchvision or scikit-learn call it",
-    happens="refused; the message names our knob, or says why there is none",
+    what="a knob under its name in lightly, solo-learn, timm, torchvision or scikit-learn",
+    happens="refused; the error names our knob, or says why there is none",
 )
 def test_what_people_type_is_understood(tool: str) -> None:
     found = {name: guess(name, KNOBS) for name in TYPED[tool]}

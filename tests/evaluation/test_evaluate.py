@@ -199,8 +199,10 @@ def _other(what: str, happens: str, *values: Any) -> Any:
     ("write", "scored"),
     [
         _other("folders of other sizes, with a flat test/", "val/ is scored", _in_folders, 10),
-        _other("a gray array without a test split", "a fifth is scored", _in_an_array, 8),
-        _other("images beside a table", "a fifth is scored", _beside_a_table, 8),
+        _other(
+            "a gray array without a test split", "a fifth of the images is scored", _in_an_array, 8
+        ),
+        _other("images beside a table", "a fifth of the images is scored", _beside_a_table, 8),
     ],
 )
 def test_labelled_images_of_any_kind_score_a_run_on_others(
@@ -230,8 +232,8 @@ def test_no_image_of_other_data_is_held_out_as_the_runs_own_were(
 
 @pytest.mark.input(
     "label",
-    what="a class more than twice as large as another in what is scored",
-    happens="beside accuracy stand its share and the balanced accuracy",
+    what="a class more than twice as large as another among the scored images",
+    happens="its share and the balanced accuracy are reported beside the accuracy",
 )
 @pytest.mark.parametrize(
     ("counts", "majority"),

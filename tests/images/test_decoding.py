@@ -109,7 +109,7 @@ def test_cmyk_is_converted():
 @pytest.mark.input(
     "oddity",
     what="an animation (GIF, PNG, WebP)",
-    happens="the first frame is the image; check-data lists it",
+    happens="the first frame is the image; check-data lists the file",
 )
 def test_first_frame_of_an_animation_counts():
     frames = [Image.new("RGB", (3, 2), color) for color in ("red", "lime", "blue")]

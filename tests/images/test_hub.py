@@ -146,7 +146,9 @@ def test_data_set_of_the_hub_is_loaded(digits):
     assert found.train.sources[30] == "plain_text/train-00001-of-00002.parquet:0"
 
 
-@pytest.mark.input("command", what="a Hub cache that cannot be written to", happens="is named")
+@pytest.mark.input(
+    "command", what="a Hub cache that cannot be written to", happens="refused; the error names it"
+)
 def test_a_cache_of_the_hub_that_cannot_be_written_to_is_named(digits, tmp_path, monkeypatch):
     (tmp_path / "file").touch()  # nothing can be made below it, not even by root
     cache = str(tmp_path / "file" / "hub")
@@ -205,15 +207,15 @@ def of_two_sizes(hub) -> None:
     [
         row(f"a Hub data set with {what}", happens, configs, count, kind="layout")
         for what, configs, count, happens in (
-            ("a flagged configuration", [{"config_name": "large"},
-             {"config_name": "small", "default": True}], 3, "the flagged one is read"),
-            ("configurations in a card", [{"config_name": "large"}, {"config_name": "small"}], 7,
-             "the first of the card is read"),
-            ("a default configuration of other folders", [
+            ("a configuration marked as the default", [{"config_name": "large"},
+             {"config_name": "small", "default": True}], 3, "that one is read"),
+            ("several configurations in its card",
+             [{"config_name": "large"}, {"config_name": "small"}], 7, "the first one is read"),
+            ("a default configuration that uses folders of other names", [
              {"config_name": "x", "data_files": "large/*.parquet"},
              {"config_name": "default", "data_files": [{"split": "train", "path": ["small/*"]}]}],
-             3, "the default is read"),
-            ("splits that the card names", [{"config_name": "all", "data_files": [
+             3, "the default configuration is read"),
+            ("splits that its card defines", [{"config_name": "all", "data_files": [
              {"split": "train", "path": "small/train-*"},
              {"split": "validation", "path": "large/**/train-*.parquet"}]}], 3,
              "read as the card says"),
@@ -247,7 +249,7 @@ def test_the_only_configuration_with_a_train_split_is_read(hub):
 
 
 @pytest.mark.input(
-    "label", what="hidden test labels on the Hub", happens="validation is scored and downloaded"
+    "label", what="hidden test labels on the Hub", happens="validation is downloaded and scored"
 )
 def test_of_a_test_split_without_labels_one_file_is_downloaded(hub):
     hub.put("real/hidden", "data/train-00000-of-00001.parquet", parquet(range(9)))

@@ -29,7 +29,7 @@ def both_views(pixels: torch.Tensor, to: Normalization, **knobs: object) -> torc
     return torch.cat(views_of(pixels, table, config=config, normalization=to))
 
 
-@pytest.mark.input("command", what="--encoder.channels 1", happens="views and images in gray")
+@pytest.mark.input("command", what="--encoder.channels 1", happens="views and images are gray")
 def test_views_of_one_channel_are_the_gray_of_those_of_three() -> None:
     pixels = noise(4, 3, 12, 12)
     gray = both_views(pixels, GRAY, jitter=0, grayscale=0)

@@ -65,7 +65,7 @@ class Settings:
         _input("a state dict in a .pth file", "`import-weights` reads it", _below(""), "", []),
         _input(
             "a checkpoint with {state_dict: ...}, an optimizer and an epoch (MoCo, SimSiam)",
-            "`import-weights` takes its tensors and names the rest",
+            "`import-weights` reads its tensors and lists the rest",
             {
                 "epoch": 3,
                 "state_dict": _below("module.encoder."),
@@ -75,8 +75,8 @@ class Settings:
             ["epoch", "optimizer"],
         ),
         _input(
-            "a checkpoint with {model: ...} and objects of Python (DINO, timm)",
-            "`import-weights` takes its tensors and opens no object",
+            "a checkpoint with {model: ...} and Python objects (DINO, timm)",
+            "`import-weights` reads its tensors and loads none of the objects",
             {
                 "model": _below("module."),
                 "args": argparse.Namespace(lr=0.1),
@@ -87,8 +87,8 @@ class Settings:
             ["args", "best", "own"],
         ),
         _input(
-            "a checkpoint of Lightning",
-            "`import-weights` takes its tensors and names the rest",
+            "a Lightning checkpoint",
+            "`import-weights` reads its tensors and lists the rest",
             {"state_dict": _below("backbone."), "callbacks": {Settings: 1}, "loops": None},
             "backbone.",
             ["callbacks", "loops"],
@@ -109,7 +109,7 @@ def test_the_tensors_of_a_checkpoint_are_taken(
 
 
 @pytest.mark.input(
-    kind="weights", what="a file of PyTorch before 1.6", happens="`import-weights` reads it"
+    kind="weights", what="a file from PyTorch before 1.6", happens="`import-weights` reads it"
 )
 def test_a_file_before_archives_is_read(tmp_path: Path) -> None:
     torch.save(ENCODER, tmp_path / "old.pth", _use_new_zipfile_serialization=False)

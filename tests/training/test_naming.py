@@ -53,11 +53,11 @@ _input = functools.partial(row, kind="weights")
 @pytest.mark.parametrize(
     ("change", "remark"),
     [
-        _input("the encoder's own names", "read", lambda e: e, ""),
+        _input("keys with the encoder's own names", "read", lambda e: e, ""),
         *(
             _input(
                 f"a prefix {prefix}*",
-                "read, and the prefix is named",
+                "read; the prefix is reported",
                 lambda e, prefix=prefix: _below(prefix, e),
                 f"found as {prefix}*",
             )
@@ -68,13 +68,13 @@ _input = functools.partial(row, kind="weights")
         ),
         _input(
             "a classifier beside the encoder",
-            "the classifier is left out and named",
+            "the classifier is left out and listed",
             lambda e: e | HEAD,
             "2 other tensors left out: fc (2)",
         ),
         _input(
             "SimSiam's projector and predictor beside the encoder",
-            "they are left out and named",
+            "left out and listed",
             lambda e: (
                 _below("module.encoder.", e | HEAD) | {"module.predictor.0.bias": HEAD["fc.bias"]}
             ),
@@ -83,20 +83,20 @@ _input = functools.partial(row, kind="weights")
         ),
         _input(
             "a network and its moving average (MoCo, DINO, BYOL)",
-            "the network is taken, its average is left out and named",
+            "the network is read; its average is left out and listed",
             lambda e: (
                 _below("teacher.backbone.", _encoder(seed=9)) | _below("student.backbone.", e)
             ),
             "found as student.backbone.*; 54 other tensors left out: teacher (54)",
         ),
         _input(
-            "a backbone of lightly, whose layers are numbers",
+            "a lightly backbone, whose layers are named by number",
             "read",
             lambda e: _below("backbone.", _numbered(e)),
             "found as backbone.*",
         ),
         _input(
-            "no num_batches_tracked (files before 2018)",
+            "no num_batches_tracked (files from before 2018)",
             "read; the counters start at 0",
             lambda e: {k: v for k, v in e.items() if "num_batches" not in k},
             "",
@@ -124,11 +124,9 @@ def test_half_precision_is_read_as_float32(tmp_path: Path, dtype: torch.dtype) -
 @pytest.mark.parametrize(
     "model",
     [
+        _input("a torchvision ResNet", "read without its classifier", torchvision.models.resnet18),
         _input(
-            "a ResNet of torchvision", "read without its classifier", torchvision.models.resnet18
-        ),
-        _input(
-            "a ResNet of timm", "read without its classifier", lambda: timm.create_model("resnet18")
+            "a timm ResNet", "read without its classifier", lambda: timm.create_model("resnet18")
         ),
     ],
 )
@@ -174,8 +172,8 @@ def test_a_deeper_network_is_no_encoder_with_a_head(tmp_path: Path) -> None:
 )
 @pytest.mark.input(
     kind="weights",
-    what="those of another ResNet than asked for",
-    happens="refused, with the flags that fit",
+    what="weights of a different ResNet than requested",
+    happens="refused; the error gives the flags that fit",
 )
 def test_the_flags_of_another_resnet_are_named(
     tmp_path: Path, config: EncoderConfig, flags: str
@@ -185,7 +183,9 @@ def test_the_flags_of_another_resnet_are_named(
 
 
 @pytest.mark.input(
-    kind="weights", what="keys that do not fit", happens="refused; the first are named, all counted"
+    kind="weights",
+    what="keys that do not fit",
+    happens="refused; the error lists the first and counts the rest",
 )
 def test_keys_that_do_not_fit_are_named_and_counted(tmp_path: Path) -> None:
     part = {k: v for k, v in _encoder().items() if not k.startswith("layer3")}
@@ -208,7 +208,7 @@ def test_only_what_is_wanted_must_be_finite_and_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.input(
-    kind="weights", what="a folder for the Hub", happens="its model.safetensors is read"
+    kind="weights", what="a folder exported for the Hub", happens="its model.safetensors is read"
 )
 def test_a_folder_for_the_hub_is_read(tmp_path: Path) -> None:
     encoder = _encoder()

@@ -405,8 +405,8 @@ def test_without_labels_there_is_no_knn_but_all_else(dataset: Dataset) -> None:
 
 @pytest.mark.input(
     "label",
-    what="uneven classes of the images that kNN watches while it trains",
-    happens="beside kNN stand the balanced accuracy and the largest class's share",
+    what="uneven classes among the images that kNN scores during training",
+    happens="the balanced accuracy and the largest class's share are reported beside kNN",
 )
 def test_knn_of_uneven_classes_stands_beside_the_balanced_accuracy(
     dataset: Dataset, tmp_path: Path

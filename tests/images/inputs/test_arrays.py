@@ -36,66 +36,66 @@ SQUARE = CHANCE.integers(0, 256, (6, 3, 8, 8), np.uint8)  # (N, 3, S, S)
 
 
 LAYOUTS = [
-    row("NumPy array (N, H, W, 3) of bytes", "read as it is", COLOUR, COLOUR, kind="layout"),
+    row("NumPy array (N, H, W, 3) of bytes", "read unchanged", COLOUR, COLOUR, kind="layout"),
     row(
         "NumPy array (N, 3, H, W), channels first",
-        "known by its shape and turned",
+        "recognised by its shape and transposed",
         COLOUR.transpose(0, 3, 1, 2),
         COLOUR,
         kind="layout",
     ),
     row(
         "NumPy array in Fortran order",
-        "read as any other",
+        "read like any other",
         np.asfortranarray(COLOUR),
         COLOUR,
         kind="layout",
     ),
     row(
         "NumPy array (N, H, W), gray",
-        "gray in three channels",
+        "read as gray, in three equal channels",
         GRAY,
         GRAY[..., None],
         kind="layout",
     ),
     row(
         "NumPy array (N, 1, H, W), gray",
-        "gray in three channels",
+        "read as gray, in three equal channels",
         GRAY[:, None],
         GRAY[..., None],
         kind="layout",
     ),
     row(
         "NumPy array (N, 3 * S * S), flat rows of planes",
-        "read as CIFAR's rows",
+        "read like the rows of CIFAR",
         np.concatenate([SQUARE.reshape(6, -1)] * 200),
         np.concatenate([SQUARE.transpose(0, 2, 3, 1)] * 200),
         kind="layout",
     ),
     row(
         "NumPy array (N, H, W, 4), with alpha",
-        "laid over white",
+        "composited over white",
         np.concatenate([COLOUR, np.full((6, 10, 12, 1), 255, np.uint8)], axis=3),
         COLOUR,
         kind="layout",
     ),
     row(
         "float32 array from 0 to 1",
-        "scaled: 1 is white; said",
+        "scaled: 1 is white; reported",
         (COLOUR / 255).astype(np.float32),
         COLOUR,
         kind="oddity",
     ),
     row(
         "float64 array from 0 to 255",
-        "255 is white; said",
+        "255 is white; reported",
         COLOUR.astype(np.float64),
         COLOUR,
         kind="oddity",
     ),
     row(
         "float16 array from -1 to 1",
-        "scaled: -1 is black, 1 is white; said",
+        "scaled: -1 is black, 1 is white; reported",
         (np.array([0, 51, 255]).reshape(3, 1, 1, 1) * np.ones((1, 8, 8, 3)) / 127.5 - 1).astype(
             np.float16
         ),
@@ -104,7 +104,7 @@ LAYOUTS = [
     ),
     row(
         "int64 array from 0 to 255",
-        "255 is white; said",
+        "255 is white; reported",
         COLOUR.astype(np.int64),
         COLOUR,
         kind="oddity",
@@ -168,8 +168,8 @@ SETS = [
         GRAY[..., None],
     ),
     row(
-        "MNIST's idx files, packed by gzip",
-        "read without unpacking",
+        "MNIST's idx files, compressed with gzip",
+        "read; no need to unpack them",
         lambda folder: put_mnist(folder, pack=True),
         GRAY[..., None],
     ),
@@ -183,7 +183,7 @@ SETS = [
     ),
     row(
         "npz with trainX, trainY, testX, testY",
-        "capitals part the words",
+        "capitals separate the words",
         lambda folder: put_npz(
             folder, trainX=COLOUR[:4], trainY=LABELS[:4], testX=COLOUR[4:], testY=LABELS[4:]
         ),
@@ -204,7 +204,7 @@ SETS = [
     ),
     row(
         "X_train.npy, y_train.npy, X_test.npy, y_test.npy",
-        "a folder of them is one data set",
+        "a folder with these files is one data set",
         lambda folder: [
             np.save(folder / f"{name}_{split}.npy", array[rows])
             for split, rows in (("train", slice(0, 4)), ("test", slice(4, 6)))
@@ -214,13 +214,13 @@ SETS = [
     ),
     row(
         "CIFAR's binary version",
-        "the batches are one split",
+        "the data batches together are one split",
         put_cifar,
         np.arange(6).reshape(6, 1, 1, 1),
     ),
     row(
-        "HDF5 with groups train and test of images and labels",
-        "the groups are splits",
+        "HDF5 with groups train and test that hold images and labels",
+        "the groups are the splits",
         lambda folder: saved(
             folder / "set.h5",
             **{
@@ -232,10 +232,10 @@ SETS = [
         ),
         COLOUR,
     ),
-    row("PatchCamelyon's six HDF5 files", "test is scored; valid is named", put_pcam, COLOUR),
+    row("PatchCamelyon's six HDF5 files", "test is scored; valid is listed", put_pcam, COLOUR),
     row(
-        "MATLAB files with X (H, W, 3, N) and y, as SVHN",
-        "images come first",
+        "MATLAB files with X (H, W, 3, N) and y, as in SVHN",
+        "transposed to (N, H, W, 3)",
         lambda folder: [
             saved(
                 folder / f"{split}.mat", X=COLOUR[rows].transpose(1, 2, 3, 0), y=LABELS[rows, None]
@@ -263,7 +263,7 @@ def test_splits_and_labels_are_told_by_the_names_of_arrays(
 
 
 @pytest.mark.input(
-    "format", what="MedMNIST npz", happens="test is scored; the images of val are named"
+    "format", what="MedMNIST npz", happens="test is scored; the images of val are listed"
 )
 def test_medmnist_scores_test_and_names_the_images_of_val(tmp_path: Path) -> None:
     arrays = {
@@ -314,7 +314,7 @@ ODD_LABELS = [
         kind="label",
     ),
     row(
-        "labels counted from 1",
+        "labels that start at 1",
         "1..C are C classes",
         LABELS + 1,
         LABELS.tolist(),
@@ -331,15 +331,15 @@ ODD_LABELS = [
     ),
     row("boolean labels", "two classes", LABELS > 0, [0, 1, 1, 1, 1, 0], "", kind="label"),
     row(
-        "labels of -100 in an array",
-        "are not labels",
+        "-100 in an array of labels",
+        "those images have no label",
         np.where(LABELS == 2, -100, LABELS),
         [0, 1, -1, -1, 1, 0],
         "2 of 6 images of train have no label",
         kind="label",
     ),
     row(
-        "one-hot rows of 0 alone",
+        "one-hot rows of only 0",
         "those images have no label",
         np.eye(3, dtype=np.uint8)[LABELS] * [1, 1, 0],
         [0, 1, -1, -1, 1, 0],
@@ -348,7 +348,7 @@ ODD_LABELS = [
     ),
     row(
         "an array of dates as labels",
-        "said",
+        "not used; reported",
         np.zeros(6, "M8[D]"),
         None,
         "holds values that cannot be classes (datetime64[D])",
@@ -356,15 +356,15 @@ ODD_LABELS = [
     ),
     row(
         "labels of Python objects in npz or npy",
-        "said: they could run code",
+        "reported, not read: they could run code",
         np.array([*"abcabc"], object),
         None,
         "objects, structs or cells; save them as numbers or text",
         kind="label",
     ),
     row(
-        "float labels that are not whole",
-        "said",
+        "float labels with fractions",
+        "not used; reported",
         LABELS + 0.5,
         None,
         "cannot be classes",
@@ -372,16 +372,23 @@ ODD_LABELS = [
     ),
     row(
         "several labels for each image",
-        "said",
+        "not used; reported",
         np.ones((6, 14)),
         None,
         "several labels",
         kind="label",
     ),
-    row("fewer labels than images", "said", LABELS[:5], None, "5 for 6 images", kind="label"),
     row(
-        "labels as large as images",
-        "said",
+        "fewer labels than images",
+        "not used; reported",
+        LABELS[:5],
+        None,
+        "5 for 6 images",
+        kind="label",
+    ),
+    row(
+        "label arrays as large as images",
+        "not used; reported",
         np.ones((6, 99, 102)),
         None,
         "(6, 99, 102)",
@@ -410,7 +417,9 @@ def test_npy_of_labels_that_only_pickle_reads_stops_nothing(tmp_path: Path) -> N
 
 
 @pytest.mark.input(
-    "label", what="cell arrays and structs of .mat", happens="are named: save numbers or text"
+    "label",
+    what="cell arrays and structs in .mat files",
+    happens="listed: save numbers or text instead",
 )
 def test_cells_of_mat_are_named(tmp_path: Path) -> None:
     cells = np.array([*"abcabc"], object)
@@ -441,7 +450,9 @@ def test_a_single_number_is_the_label_of_its_file(tmp_path: Path, ending: str) -
 
 
 @pytest.mark.input(
-    "format", what="STL-10's binary version", happens="labels from 1; unlabeled named"
+    "format",
+    what="STL-10's binary version",
+    happens="labels count from 1; the unlabeled images are listed",
 )
 def test_stl_is_read_column_by_column(tmp_path: Path) -> None:
     images = CHANCE.integers(0, 256, (5, 3, 96, 96), np.uint8)
@@ -457,7 +468,9 @@ def test_stl_is_read_column_by_column(tmp_path: Path) -> None:
     assert unused(found, "image") == ["unlabeled_X.bin:0"]
 
 
-@pytest.mark.input("layout", what="HDF5 rows that are image files", happens="decoded as files are")
+@pytest.mark.input(
+    "layout", what="HDF5 rows that are image files", happens="decoded like image files"
+)
 def test_hdf5_rows_that_are_image_files_are_decoded(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "x.h5", "w") as file:
         rows = file.create_dataset("images", 6, h5py.vlen_dtype(np.uint8))
@@ -472,7 +485,7 @@ def test_hdf5_rows_that_are_image_files_are_decoded(tmp_path: Path) -> None:
 
 
 @pytest.mark.input(
-    "layout", what="HDF5 with a dataset for each image", happens="groups are classes"
+    "layout", what="HDF5 with one dataset per image", happens="the groups are the classes"
 )
 def test_hdf5_with_a_dataset_for_each_image(tmp_path: Path) -> None:
     names = ("train/cat/0", "train/cat/1", "train/dog/0", "train/dog/1", "test/dog/7")
@@ -484,8 +497,8 @@ def test_hdf5_with_a_dataset_for_each_image(tmp_path: Path) -> None:
 
 @pytest.mark.input(
     "layout",
-    what="npz with arrays beside images and labels",
-    happens="each array that is not used is named",
+    what="npz with other arrays beside images and labels",
+    happens="each unused array is listed",
 )
 def test_arrays_beside_images_and_labels_are_named(tmp_path: Path) -> None:
     spec = saved(
@@ -507,7 +520,8 @@ def test_arrays_beside_images_and_labels_are_named(tmp_path: Path) -> None:
 @pytest.mark.input(
     "format",
     what="HDF5, npz or .mat with several arrays of images or of labels",
-    happens="--image-column and --label-column name one; without, those that fit equally are named",
+    happens="--image-column and --label-column choose one; without them, the equally good ones "
+    "are listed",
 )
 @pytest.mark.parametrize("ending", [".h5", ".npz", ".mat"])
 def test_arrays_are_chosen_by_name(ending: str, tmp_path: Path) -> None:
@@ -534,7 +548,7 @@ def test_numbers_with_fractions_are_no_class_names(tmp_path: Path) -> None:
 
 
 @pytest.mark.input(
-    "layout", what="one .npy file per class (QuickDraw)", happens="the files are classes"
+    "layout", what="one .npy file per class (QuickDraw)", happens="each file is a class"
 )
 def test_files_named_by_words_alone_are_classes(tmp_path: Path) -> None:
     flat = CHANCE.integers(0, 256, (600, 64), np.uint8)
@@ -549,8 +563,8 @@ def test_files_named_by_words_alone_are_classes(tmp_path: Path) -> None:
 
 @pytest.mark.input(
     "layout",
-    what="one .npy file per class, one of which is called train (QuickDraw)",
-    happens="the files are classes",
+    what="one .npy file per class, one of which is named train (QuickDraw)",
+    happens="each file is a class",
 )
 def test_a_class_may_be_called_train(tmp_path: Path) -> None:
     for name in ("cat", "train", "hot dog"):
@@ -581,8 +595,8 @@ def test_any_vector_of_matlab_counts_no_images(tmp_path: Path) -> None:
 
 @pytest.mark.input(
     "oddity",
-    what="packed copies beside files of arrays (torchvision's MNIST/raw)",
-    happens="read once",
+    what="compressed copies beside array files (torchvision's MNIST/raw)",
+    happens="each array is read once",
 )
 def test_a_packed_copy_of_a_file_is_not_read_beside_it(tmp_path: Path) -> None:
     for split, count in (("train", 6), ("t10k", 4)):
@@ -597,8 +611,8 @@ def test_a_packed_copy_of_a_file_is_not_read_beside_it(tmp_path: Path) -> None:
 
 @pytest.mark.input(
     "layout",
-    what="a .mat file of gray images (H, W, N) with as many labels",
-    happens="the last axis counts images",
+    what="a .mat file of gray images (H, W, N) with N labels",
+    happens="the last axis counts the images",
 )
 def test_gray_images_of_matlab_may_be_counted_by_the_last_axis(tmp_path: Path) -> None:
     faces = np.moveaxis(GRAY, 0, 2)
@@ -609,8 +623,8 @@ def test_gray_images_of_matlab_may_be_counted_by_the_last_axis(tmp_path: Path) -
 
 @pytest.mark.input(
     "layout",
-    what="images and labels saved alone by np.savez, as arr_0 (KMNIST)",
-    happens="files are told by their own names",
+    what="images and labels in separate np.savez files, as arr_0 (KMNIST)",
+    happens="the file names tell which is which",
 )
 def test_an_array_that_numpy_named_is_what_its_file_is_called(tmp_path: Path) -> None:
     for split, count in (("train", 6), ("test", 4)):
@@ -623,8 +637,8 @@ def test_an_array_that_numpy_named_is_what_its_file_is_called(tmp_path: Path) ->
 
 @pytest.mark.input(
     "oddity",
-    what="archives or files of arrays in a hidden folder, and beside it",
-    happens="those beside it are read, also where their own folder is hidden",
+    what="archives or array files in a hidden folder and beside it",
+    happens="only those beside it are read, even if all of them are in a hidden folder",
 )
 @pytest.mark.parametrize("ending", ["npy", "zip"])
 def test_files_in_hidden_folders_are_no_data_and_the_folder_named_is(
@@ -642,7 +656,7 @@ def test_files_in_hidden_folders_are_no_data_and_the_folder_named_is(
 
 
 @pytest.mark.input(
-    "layout", what="one .npy file per image in class folders", happens="the folders are classes"
+    "layout", what="one .npy file per image in class folders", happens="the folders are the classes"
 )
 def test_npy_files_of_one_image_each_in_class_folders(tmp_path: Path) -> None:
     for split, rows in (("train", range(4)), ("test", range(4, 6))):
@@ -659,32 +673,32 @@ def test_npy_files_of_one_image_each_in_class_folders(tmp_path: Path) -> None:
 
 REFUSED = [
     row(
-        ".npy of Python objects",
+        ".npy file of Python objects",
         "refused: it could run code",
         lambda path: np.save(path / "images.npy", np.array([{}, 1], object), allow_pickle=True),
         "Python objects, which could run code.*np.stack",
     ),
     row(
         "CIFAR's Python version (pickle)",
-        "refused; says which version to take",
+        "refused; the error names the version to use",
         lambda path: [(path / f"data_batch_{n}").write_bytes(b"\x80\x02}q\x01") for n in (1, 2)],
         "pickle.*binary version",
     ),
     row(
         "volumes (N, D, H, W)",
-        "refused with their shape",
+        "refused; the error gives their shape",
         lambda path: np.save(path / "images.npy", np.zeros((2, 9, 9, 9), np.uint8)),
         r"no images to train on.*\(2, 9, 9, 9\)",
     ),
     row(
-        "npy that is cut",
-        "refused in one line",
+        "truncated npy",
+        "refused with a one-line error",
         lambda path: (path / "images.npy").write_bytes(npy(COLOUR)[:-1]),
         "cannot be read",
     ),
     row(
-        "npz that is cut",
-        "refused in one line",
+        "truncated npz",
+        "refused with a one-line error",
         lambda path: (path / "x.npz").write_bytes(
             Path(saved(path / "y.npz", x=COLOUR)).read_bytes()[:-30]
         ),
@@ -697,28 +711,28 @@ REFUSED = [
         "8,192,128, more than 200 times",
     ),
     row(
-        "an idx file packed by gzip whose checksum is wrong",
-        "refused in one line",
+        "a gzip-compressed idx file with a wrong checksum",
+        "refused with a one-line error",
         lambda path: (path / "train-images-idx3-ubyte.gz").write_bytes(
             flipped(gzip.compress(idx(GRAY)), -6)
         ),
         "CRC check failed",
     ),
     row(
-        "an idx file with more than its header says",
-        "refused in one line",
+        "an idx file longer than its header says",
+        "refused with a one-line error",
         lambda path: (path / "train-images-idx3-ubyte").write_bytes(idx(GRAY) + b"\0"),
         "continues after its 6 rows",
     ),
     row(
-        "HDF5 whose values lie in another file",
-        "passed over",
+        "HDF5 whose values are stored in another file",
+        "skipped",
         lambda path: linked(path),
         "no images to train on",
     ),
     row(
         "two data sets in one folder",
-        "refused: it is open which",
+        "refused: it is unclear which one to read",
         lambda path: [
             (path / f"emnist-{name}-train-{what}").write_bytes(idx(array))
             for name in ("letters", "digits")
@@ -763,7 +777,9 @@ def test_what_cannot_be_read_is_refused_in_one_line(
 
 
 @pytest.mark.input(
-    "oddity", what="a value that is not a number (NaN) in an array", happens="black, not counted"
+    "oddity",
+    what="a value that is not a number (NaN) in an array",
+    happens="black; does not count for the range",
 )
 def test_a_value_that_is_no_number_is_black(tmp_path: Path) -> None:
     array = (COLOUR / 255).astype(np.float32)
@@ -775,7 +791,9 @@ def test_a_value_that_is_no_number_is_black(tmp_path: Path) -> None:
 
 
 @pytest.mark.input(
-    "oddity", what="float array from -200 to 300", happens="smallest to largest of the set; said"
+    "oddity",
+    what="float array from -200 to 300",
+    happens="scaled: the set's smallest value is black, its largest white; reported",
 )
 def test_floats_of_another_range_are_scaled_by_the_set(tmp_path: Path) -> None:
     values = np.full((2, 8, 8), 50.0)
@@ -789,7 +807,7 @@ def test_floats_of_another_range_are_scaled_by_the_set(tmp_path: Path) -> None:
 
 
 @pytest.mark.input(
-    "command", what="--white-level 1000 for arrays", happens="1,000 and all above are white"
+    "command", what="--white-level 1000 for arrays", happens="1,000 and all values above are white"
 )
 def test_a_white_level_counts_for_arrays(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.full((2, 8, 8), 500, np.uint16))
@@ -797,14 +815,16 @@ def test_a_white_level_counts_for_arrays(tmp_path: Path) -> None:
     assert set(found.train.pixels.flat) == {128}
 
 
-@pytest.mark.input("layout", what=".npy files beside images", happens="the folder is one of images")
+@pytest.mark.input("layout", what=".npy files beside images", happens="only the images are read")
 def test_folder_with_pictures_stays_a_folder_of_pictures(tmp_path: Path) -> None:
     Image.fromarray(COLOUR[0]).save(tmp_path / "1.png")
     np.save(tmp_path / "features.npy", COLOUR)
     assert len(load_dataset(str(tmp_path)).train) == 1
 
 
-@pytest.mark.input("layout", what=".npy and .pkl files beside Parquet", happens="Parquet is read")
+@pytest.mark.input(
+    "layout", what=".npy and .pkl files beside Parquet", happens="the Parquet files are read"
+)
 def test_folder_of_parquet_stays_one(tmp_path: Path) -> None:
     data = io.BytesIO()
     Image.fromarray(COLOUR[0]).save(data, format="PNG")
@@ -824,10 +844,12 @@ def test_changed_file_is_read_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "shape",
     [
-        row("NumPy .npy of one image (H, W, 2)", "named; --bands reads it", (64, 64, 2)),
-        row("NumPy .npy of one image (H, W, 2), not square", "named; --bands reads it",
-            (40, 50, 2)),
-        row("NumPy .npy of one image (H, W, 13), H as W", "named; --bands reads it", (32, 32, 13)),
+        row("NumPy .npy of one image (H, W, 2), H = W",
+            "refused; the error names --bands, which reads it", (64, 64, 2)),
+        row("NumPy .npy of one image (H, W, 2), not square",
+            "refused; the error names --bands, which reads it", (40, 50, 2)),
+        row("NumPy .npy of one image (H, W, 13), H = W", "refused; the error names --bands, which "
+            "reads it", (32, 32, 13)),
     ],
 )  # fmt: skip
 def test_one_image_of_several_bands_is_no_stack_of_narrow_ones(
@@ -848,16 +870,18 @@ def test_one_image_of_several_bands_is_no_stack_of_narrow_ones(
 @pytest.mark.parametrize(
     ("name", "shape", "said"),
     [
-        row("NumPy array (5, H, W) without labels", "5 gray images; said how they are one",
+        row("NumPy array (5, H, W) without labels",
+            "read as 5 gray images; a message says how to read them as one image",
             "x_5.npz", (5, 16, 16), "read as 5 gray images; if it is one image of 5 bands, use "
             "--bands all --encoder.channels 5", kind="layout"),
-        row("NumPy array (H, W, C) that may be gray images", "read as those; said",
+        row("NumPy array (H, W, C) that may also be H gray images", "read as gray images; reported",
             "scene.npy", (40, 30, 12), "read as 40 gray images; if it is one image of 12 bands, "
             "use --bands all --encoder.channels 12", kind="layout"),
-        row("NumPy array (N, H, W) with N above H and W", "gray images; nothing is said",
+        row("NumPy array (N, H, W) with N larger than H and W", "read as gray images; nothing is "
+            "reported",
             "scene.npy", (40, 16, 16), "", kind="layout"),
-        row("images.npy, 5 x H x W", "gray images; nothing is said", "images.npy", (5, 16, 16), "",
-            kind="layout"),
+        row("images.npy of shape (5, H, W)", "read as gray images; nothing is reported",
+            "images.npy", (5, 16, 16), "", kind="layout"),
     ],
 )  # fmt: skip
 def test_a_stack_that_may_be_one_image_is_said_to_be(
@@ -879,8 +903,8 @@ def test_labels_tell_a_stack_from_one_image(tmp_path: Path) -> None:
 
 @pytest.mark.input(
     "layout",
-    what="NumPy .npy of (5, H, W) for each image, in class folders",
-    happens="refused; says how they are single images",
+    what="NumPy .npy files of shape (5, H, W), one per image, in class folders",
+    happens="refused; the error says how to read each file as one image",
 )
 def test_files_of_one_image_of_bands_first_are_told_how_to_be_read(tmp_path: Path) -> None:
     for name in ("cat/0", "cat/1", "dog/2", "dog/3"):
@@ -901,7 +925,7 @@ FOUR = CHANCE.integers(0, 200, (5, 9, 9, 4), np.uint8)
 @pytest.mark.input(
     "oddity",
     what="NumPy array (N, H, W, 4) of more than 8 bits",
-    happens="four bands, not alpha: refused without --bands",
+    happens="read as four bands, not alpha: refused without --bands",
 )
 def test_a_fourth_channel_of_more_than_8_bits_is_no_alpha(tmp_path: Path, kind: str) -> None:
     np.save(tmp_path / "images.npy", FOUR.astype(kind))
@@ -928,7 +952,9 @@ def test_a_fourth_channel_of_bytes_is_said_to_be_alpha(
 
 
 @pytest.mark.input(
-    "format", what="rows of floats (N, 784)", happens="refused; says the shape to save them in"
+    "format",
+    what="rows of floats (N, 784)",
+    happens="refused; the error gives the shape to save them in",
 )
 def test_rows_of_floats_may_be_features_and_are_told_what_to_become(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.zeros((10, 784), np.float32))

@@ -75,7 +75,7 @@ def test_saved_splits_are_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.input(
-    "format", what="datasets.save_to_disk, one data set", happens="all is to train on"
+    "format", what="datasets.save_to_disk, one data set", happens="all rows are for training"
 )
 def test_saved_data_set_is_read_and_caches_are_not(tmp_path: Path) -> None:
     save(tmp_path / "set", range(4))
@@ -87,7 +87,9 @@ def test_saved_data_set_is_read_and_caches_are_not(tmp_path: Path) -> None:
 
 
 @pytest.mark.input(
-    "format", what="the cache of datasets (NAME-train.arrow)", happens="splits by name"
+    "format",
+    what="files from the cache of the library datasets (NAME-train.arrow)",
+    happens="the file names give the splits",
 )
 def test_files_of_the_cache_are_told_by_their_names(tmp_path: Path) -> None:
     write(tmp_path / "set" / "cifar10-train.arrow", range(4))
@@ -96,7 +98,7 @@ def test_files_of_the_cache_are_told_by_their_names(tmp_path: Path) -> None:
     assert (len(found.train), len(found.test)) == (4, 2)
 
 
-@pytest.mark.input("format", what="a single .arrow file", happens="all is to train on")
+@pytest.mark.input("format", what="a single .arrow file", happens="all rows are for training")
 @pytest.mark.parametrize("as_file", [False, True])
 def test_single_file_of_either_format_is_read(tmp_path: Path, as_file: bool) -> None:
     path = write(tmp_path / "x.arrow", range(5), as_file=as_file)
@@ -104,7 +106,7 @@ def test_single_file_of_either_format_is_read(tmp_path: Path, as_file: bool) -> 
 
 
 @pytest.mark.input(
-    "oddity", what="a file of save_to_disk that is not there", happens="refused; named"
+    "oddity", what="a missing file of save_to_disk", happens="refused; the error names it"
 )
 def test_missing_file_is_named(tmp_path: Path) -> None:
     save(tmp_path / "set", range(4), range(4, 8))
@@ -113,7 +115,9 @@ def test_missing_file_is_named(tmp_path: Path) -> None:
         load_dataset(str(tmp_path / "set"))
 
 
-@pytest.mark.input("oddity", what="an .arrow file that is cut", happens="refused in one line")
+@pytest.mark.input(
+    "oddity", what="a truncated .arrow file", happens="refused with a one-line error"
+)
 @pytest.mark.parametrize("kept", [0, 3, 100, -200])
 def test_cut_file_is_refused(tmp_path: Path, kept: int) -> None:
     path = write(tmp_path / "x.arrow", range(5))

@@ -37,8 +37,8 @@ def _colours(count: int, size: tuple[int, int], seed: int = 0) -> list[np.ndarra
 
 @pytest.mark.input(
     "oddity",
-    what="a few 12-bit images for a run on more of them",
-    happens="read by the levels of the run",
+    what="a few 12-bit images given to a run trained on more of them",
+    happens="scaled by the levels of the run",
 )
 def test_a_file_has_the_same_features_alone_and_among_the_images_of_the_run(
     tmp_path: Path,
@@ -54,8 +54,8 @@ def test_a_file_has_the_same_features_alone_and_among_the_images_of_the_run(
 
 @pytest.mark.input(
     "oddity",
-    what="an image of another size among those for a run",
-    happens="made a centred square of the size of the run's",
+    what="an image of another size among those given to a run",
+    happens="cropped to a centred square and resized to the size of the run's images",
 )
 def test_an_odd_file_changes_no_features_of_the_others(tmp_path: Path) -> None:
     whole = _colours(16, (12, 12))
@@ -68,8 +68,8 @@ def test_an_odd_file_changes_no_features_of_the_others(tmp_path: Path) -> None:
 
 @pytest.mark.input(
     "oddity",
-    what="images of one other size, in files or in memory, for a run on squares",
-    happens="made centred squares of the size of the run's, alone and among others",
+    what="images of one other size, in files or in memory, given to a run trained on squares",
+    happens="cropped to centred squares and resized to the run's size, alone or among others",
 )
 def test_images_of_another_size_are_seen_at_that_of_the_run(tmp_path: Path) -> None:
     whole = _colours(16, (12, 12))
@@ -94,8 +94,8 @@ def test_a_runs_own_images_named_again_are_not_decoded_again(
 
 @pytest.mark.input(
     "oddity",
-    what="files for a run on an array of squares larger than image_size",
-    happens="seen at the size of the array",
+    what="files given to a run trained on an array of squares larger than image_size",
+    happens="read at the size of the array",
 )
 def test_files_are_seen_at_the_size_of_the_array_that_a_run_learned_from(tmp_path: Path) -> None:
     chance = np.random.default_rng(0)
@@ -107,8 +107,8 @@ def test_files_are_seen_at_the_size_of_the_array_that_a_run_learned_from(tmp_pat
 
 @pytest.mark.input(
     "oddity",
-    what="splits of images of more than 8 bits that differ in their range",
-    happens="scored by the levels of the run",
+    what="splits whose images have more than 8 bits and differ in their range",
+    happens="all read with the levels of the run",
 )
 def test_a_split_that_is_brighter_than_the_training_images_is_scored(tmp_path: Path) -> None:
     for split, count, high in (("train", 16, 1000), ("val", 6, 4000), ("test", 6, 1000)):
@@ -121,8 +121,8 @@ def test_a_split_that_is_brighter_than_the_training_images_is_scored(tmp_path: P
 
 @pytest.mark.input(
     "oddity",
-    what="files for a run on a store that was packed with --bands",
-    happens="read by the bands of the store",
+    what="files given to a run trained on a store that was packed with --bands",
+    happens="read with the bands of the store",
 )
 def test_files_are_read_by_the_bands_of_the_store_that_a_run_learned_from(tmp_path: Path) -> None:
     chance = np.random.default_rng(0)
@@ -143,7 +143,7 @@ def test_files_are_read_by_the_bands_of_the_store_that_a_run_learned_from(tmp_pa
 @pytest.mark.input(
     "oddity",
     what="16-bit files given to `SimSiamEmbedder.transform`",
-    happens="read by the levels of the fitted ones",
+    happens="scaled by the levels of the images it was fitted to",
 )
 def test_a_fitted_embedder_gives_a_file_the_same_features_in_any_batch(tmp_path: Path) -> None:
     files = sorted(_write(tmp_path / "set", _deep(20, 4000)).iterdir())

@@ -88,7 +88,7 @@ def in_order(images: Images) -> Any:
     [
         row(
             f"{name} of 13 bands, --bands all",
-            "a channel each; --encoder.channels 13 trains on them",
+            "each band is a channel; train on them with --encoder.channels 13",
             write,
         )
         for name, write in WRITERS.items()
@@ -115,8 +115,8 @@ def test_all_bands_are_read_and_scaled_by_one_white_level(
 
 @pytest.mark.input(
     "format",
-    what="NumPy .npy files of one image of 5 bands",
-    happens="a channel each, with --bands all",
+    what="NumPy .npy files, each with one image of 5 bands",
+    happens="with --bands all, each band becomes a channel",
 )
 def test_files_of_one_image_are_read_by_their_bands(tmp_path: Path) -> None:
     as_files_of_one(tmp_path / "set")
@@ -167,7 +167,11 @@ def test_each_band_is_resized_as_a_gray_image_is(tmp_path: Path) -> None:
         assert np.array_equal(found[..., band], np.asarray(expected))
 
 
-@pytest.mark.input("oddity", what="--bands all where images differ in bands", happens="named")
+@pytest.mark.input(
+    "oddity",
+    what="--bands all where images differ in their number of bands",
+    happens="those that differ from the first image are listed as damaged",
+)
 def test_an_image_of_other_bands_than_the_first_is_named(tmp_path: Path) -> None:
     as_tiff(tmp_path / "set")
     tifffile.imwrite(tmp_path / "set" / "b" / "x.tif", DEEP[0, ..., :12], photometric="minisblack",
@@ -179,7 +183,11 @@ def test_an_image_of_other_bands_than_the_first_is_named(tmp_path: Path) -> None
     assert [image.name for image in found.damaged] == ["b/x.tif"]
 
 
-@pytest.mark.input("oddity", what="--bands all for RGB, RGBA and gray images", happens="3, 4, gray")
+@pytest.mark.input(
+    "oddity",
+    what="--bands all for RGB, RGBA and gray images",
+    happens="read as 3 channels, 4 channels, gray",
+)
 def test_all_bands_of_ordinary_images_are_their_channels(tmp_path: Path) -> None:
     pixels = EIGHT[0, ..., :4]
     for kind, channels in (("L", 1), ("RGB", 3), ("RGBA", 4)):
@@ -254,8 +262,8 @@ def test_only_a_store_of_bands_is_of_the_second_format(tmp_path: Path) -> None:
 )
 @pytest.mark.input(
     "command",
-    what="--bands and --encoder.channels of different numbers",
-    happens="one line names both and the flag",
+    what="--bands and --encoder.channels with different numbers",
+    happens="refused; one line gives both numbers and the flag",
 )
 def test_bands_must_be_as_many_as_the_channels(
     bands: str, channels: int, line: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -281,7 +289,7 @@ KNOBS = ["--views.size", "8", "--batch", "16", "--bands", "all", "--encoder.chan
 @pytest.mark.input(
     "command",
     what="--bands all --encoder.channels 13",
-    happens="all commands; views skip colour jitter and grayscale",
+    happens="all commands work; views skip colour jitter and grayscale",
 )
 def test_a_run_on_bands_is_checked_trained_scored_shown_and_exported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -122,7 +122,7 @@ def rgb(gray: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
             write=lambda path, v: tiff(path, v, byteorder=">"),
         ),
         reads(
-            "12-bit colours, one plane after the other, in TIFF",
+            "12-bit colours in TIFF, plane by plane",
             "scaled by the set's white level",
             write=lambda path, v: tiff(
                 path, np.moveaxis(v, 2, 0).copy(), photometric="rgb", planarconfig="separate"
@@ -163,9 +163,16 @@ WHITES = {255: 255, 256: 511, 1023: 1023, 1024: 2047, 3000: 4095, 4096: 8191, 32
             )
             for most, white in WHITES.items()
         ],
-        reads("16-bit values from 32,768 on", "as they are", most=32768, white=65535),
-        reads("16-bit values of 0 to 65,535", "as they are", most=65535, white=65535),
-        reads("16-bit values of 0 to 3", "no more than 8 bits are read", most=3, white=255),
+        reads(
+            "16-bit values of 0 to 32,768 or more",
+            "unchanged: 65,535 is white",
+            most=32768,
+            white=65535,
+        ),
+        reads(
+            "16-bit values of 0 to 65,535", "unchanged: 65,535 is white", most=65535, white=65535
+        ),
+        reads("16-bit values of 0 to 3", "read as 8-bit values: 255 is white", most=3, white=255),
     ],
 )
 def test_white_is_the_smallest_power_that_no_value_exceeds(
@@ -178,7 +185,9 @@ def test_white_is_the_smallest_power_that_no_value_exceeds(
     assert all(f"{white:,} is white" in remark for remark in remarks)
 
 
-@pytest.mark.input("oddity", what="16-bit images, one of them bright", happens="as they are")
+@pytest.mark.input(
+    "oddity", what="16-bit images, one of them bright", happens="unchanged: 65,535 is white"
+)
 def test_dark_images_of_a_set_that_uses_the_full_range_keep_their_pixels(tmp_path: Path) -> None:
     bright = np.full((2, 3), 60_000, U16)
     gray = set_of(tmp_path / "gray", png, LOW, bright)
@@ -189,7 +198,9 @@ def test_dark_images_of_a_set_that_uses_the_full_range_keep_their_pixels(tmp_pat
     assert pixels_of(gray)[1] == pixels_of(colours)[1] == ()
 
 
-@pytest.mark.input("oddity", what="12-bit test split, 11-bit train split", happens="one white")
+@pytest.mark.input(
+    "oddity", what="12-bit test split, 11-bit train split", happens="one white level for both"
+)
 def test_both_splits_have_one_white_level(tmp_path: Path) -> None:
     set_of(tmp_path / "set" / "train", png, LOW)
     set_of(tmp_path / "set" / "test", png, TOP)
@@ -206,7 +217,9 @@ def test_images_of_8_bits_beside_them_keep_their_pixels(tmp_path: Path) -> None:
     assert remarks == (TWELVE,)
 
 
-@pytest.mark.input("format", what="PGM or PPM with its own maximum", happens="that is white")
+@pytest.mark.input(
+    "format", what="PGM or PPM that states its maximum", happens="the maximum is white"
+)
 def test_a_maximum_that_the_file_states_is_white_without_a_remark(tmp_path: Path) -> None:
     folder = set_of(tmp_path / "set", lambda path, v: ppm(path, v, most=4095), TOP, rgb(TOP))
     pixels, remarks = pixels_of(folder)
@@ -214,7 +227,9 @@ def test_a_maximum_that_the_file_states_is_white_without_a_remark(tmp_path: Path
     assert remarks == ()
 
 
-@pytest.mark.input("command", what="--white-level 3000", happens="3,000 and all above are white")
+@pytest.mark.input(
+    "command", what="--white-level 3000", happens="3,000 and all values above are white"
+)
 def test_a_white_level_that_is_given_counts_for_all(tmp_path: Path) -> None:
     folder = set_of(tmp_path / "set", png, LOW, TOP)
     pixels, remarks = pixels_of(folder, reading=Reading(white_level=2000))
@@ -227,8 +242,8 @@ def test_a_white_level_that_is_given_counts_for_all(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("deep", "said"), [(False, True), (True, False)])
 @pytest.mark.input(
     "command",
-    what="--white-level for images of 8 bits alone",
-    happens="changes nothing; said",
+    what="--white-level for only 8-bit images",
+    happens="changes nothing; reported",
 )
 def test_a_white_level_that_no_image_needs_is_said(deep: bool, said: bool, tmp_path: Path) -> None:
     folder = set_of(tmp_path / "set", png, np.uint8([[0, 100, 200]]))
@@ -248,19 +263,39 @@ SIGNED_8 = [[0, 64, 128], [255, 255, 0]]
 @pytest.mark.parametrize(
     ("kind", "how"),
     [
-        reads("signed 16-bit TIFF (CT)", "smallest to largest of the set", kind="<i2", how={}),
+        reads(
+            "signed 16-bit TIFF (CT)",
+            "scaled: the set's smallest value is black, its largest white",
+            kind="<i2",
+            how={},
+        ),
         reads(
             "signed 16-bit TIFF, big-endian and compressed",
-            "smallest to largest of the set",
+            "scaled: the set's smallest value is black, its largest white",
             kind="<i2",
             how={"byteorder": ">", "compression": "zlib"},
         ),
-        reads("signed 32-bit TIFF", "smallest to largest of the set", kind="<i4", how={}),
-        reads("32-bit float TIFF", "smallest to largest of the set", kind="<f4", how={}),
-        reads("64-bit float TIFF", "smallest to largest of the set", kind="<f8", how={}),
+        reads(
+            "signed 32-bit TIFF",
+            "scaled: the set's smallest value is black, its largest white",
+            kind="<i4",
+            how={},
+        ),
+        reads(
+            "32-bit float TIFF",
+            "scaled: the set's smallest value is black, its largest white",
+            kind="<f4",
+            how={},
+        ),
+        reads(
+            "64-bit float TIFF",
+            "scaled: the set's smallest value is black, its largest white",
+            kind="<f8",
+            how={},
+        ),
         reads(
             "32-bit float TIFF with a predictor",
-            "smallest to largest of the set",
+            "scaled: the set's smallest value is black, its largest white",
             kind="<f4",
             how={"byteorder": ">", "compression": "zlib", "predictor": True},
         ),
@@ -290,8 +325,13 @@ def test_signed_bytes_are_no_unsigned_ones(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "white"),
     [
-        reads("signed 16-bit TIFF without negative values", "as 16-bit", kind="i2", white=4095),
-        reads("32-bit TIFF of 12-bit values", "as 16-bit", kind="u4", white=4095),
+        reads(
+            "signed 16-bit TIFF without negative values",
+            "treated like unsigned 16-bit values",
+            kind="i2",
+            white=4095,
+        ),
+        reads("32-bit TIFF of 12-bit values", "treated like 16-bit values", kind="u4", white=4095),
     ],
 )
 def test_other_integers_in_the_range_of_16_bits_follow_their_rule(
@@ -318,7 +358,11 @@ def test_floats_within_0_and_1_are_shares_of_white(kind: str, tmp_path: Path) ->
     assert "0 is black and 1 is white" in remarks[0]
 
 
-@pytest.mark.input("oddity", what="NaN, infinity or GDAL's no data", happens="black, not counted")
+@pytest.mark.input(
+    "oddity",
+    what="NaN, infinity or GDAL's no-data value",
+    happens="black; does not count for the range",
+)
 def test_what_is_no_value_is_black_and_counts_for_nothing(tmp_path: Path) -> None:
     values = np.array([[2, 4, np.nan], [np.inf, -9999, 3]], np.float32)
     nodata = [(42113, "s", 0, "-9999", True)]
@@ -328,7 +372,7 @@ def test_what_is_no_value_is_black_and_counts_for_nothing(tmp_path: Path) -> Non
     assert "2 is black and 4 is white" in remarks[0]
 
 
-@pytest.mark.input("oddity", what="16-bit TIFF in which 0 is white", happens="turned round")
+@pytest.mark.input("oddity", what="16-bit TIFF in which 0 is white", happens="inverted")
 @pytest.mark.parametrize("order", ["<", ">"])
 def test_white_that_is_zero_is_white(order: str, tmp_path: Path) -> None:
     def write(path: Path, values: np.ndarray[Any, Any]) -> None:
@@ -476,7 +520,9 @@ def test_images_of_pillow_are_scaled_alike(tmp_path: Path) -> None:
     assert found[0].max() <= 129
 
 
-@pytest.mark.input("oddity", what="12-bit CMYK in 16-bit TIFF", happens="scaled, then converted")
+@pytest.mark.input(
+    "oddity", what="12-bit CMYK in 16-bit TIFF", happens="scaled, then converted to RGB"
+)
 def test_cmyk_of_16_bits_is_scaled_before_it_is_converted(tmp_path: Path) -> None:
     red = np.zeros((2, 3, 4), U16)
     red[..., 1:3] = 4095  # magenta and yellow
@@ -484,7 +530,9 @@ def test_cmyk_of_16_bits_is_scaled_before_it_is_converted(tmp_path: Path) -> Non
     assert pixels_of(folder)[0][0, 0, 0].tolist() == [255, 0, 0]
 
 
-@pytest.mark.input("oddity", what="16-bit PNG with a clear colour", happens="that becomes white")
+@pytest.mark.input(
+    "oddity", what="16-bit PNG with a transparent colour", happens="that colour becomes white"
+)
 def test_a_clear_colour_of_16_bits_is_compared_with_all_of_them(tmp_path: Path) -> None:
     def write(path: Path, values: np.ndarray[Any, Any]) -> None:
         png(path, values)
@@ -499,7 +547,9 @@ def test_a_clear_colour_of_16_bits_is_compared_with_all_of_them(tmp_path: Path) 
     assert pixels[0, 0].tolist() == [[255, 255, 255], [6, 0, 1], [255, 0, 0]]
 
 
-@pytest.mark.input("format", what="TIFF of 12 packed bits", happens="scaled by the set's white")
+@pytest.mark.input(
+    "format", what="TIFF of 12-bit values, packed", happens="scaled by the set's white level"
+)
 def test_twelve_packed_bits_are_read(tmp_path: Path) -> None:
     folder = set_of(
         tmp_path / "set",

@@ -64,25 +64,25 @@ WHOLE: dict[str, bytes] = {
     "PNG with an international text of 3 MB": png_with(chunk(b"iTXt", b"x\0\1\0\0\0" + LARGE)),
     "PNG with a text of 80 MB": png_with(chunk(b"tEXt", b"x\0" + b"a" * 80_000_000)),
     "PNG with 100 texts": png_with(chunk(b"zTXt", b"x\0\0" + zlib.compress(bytes(900_000))) * 100),
-    "PNG with a text behind its pixels": png_with(chunk(b"zTXt", b"x\0\0" + LARGE), before=b"IEND"),
+    "PNG with a text after its pixels": png_with(chunk(b"zTXt", b"x\0\0" + LARGE), before=b"IEND"),
     "PNG with a colour profile of 3 MB": png_with(chunk(b"iCCP", b"x\0\0" + LARGE)),
     "PNG with a broken colour profile": png_with(chunk(b"iCCP", b"x\0\7junk")),
     "PNG with a text whose checksum is wrong": png_with(chunk(b"tEXt", b"x\0y")[:-1] + b"?"),
-    "PNG with a cut gamma": png_with(chunk(b"gAMA", b"x")),
-    "PNG with a cut size in inches": png_with(chunk(b"pHYs", b"x")),
+    "PNG with a truncated gamma": png_with(chunk(b"gAMA", b"x")),
+    "PNG with a truncated resolution": png_with(chunk(b"pHYs", b"x")),
     "PNG with a broken EXIF block": png_with(chunk(b"eXIf", b"junk" * 99)),
-    "PNG with an EXIF block that holds itself": png_with(chunk(b"eXIf", LOOP)),
-    "PNG with a cut animation": png_with(chunk(b"acTL", b"x")),
-    "PNG with bytes behind its end": PNG + b"trailing" * 999,
-    "PNG with a chunk behind its end": PNG + chunk(b"IDAT", b"junk"),
+    "PNG with an EXIF block that refers to itself": png_with(chunk(b"eXIf", LOOP)),
+    "PNG with a truncated animation": png_with(chunk(b"acTL", b"x")),
+    "PNG with bytes after its end": PNG + b"trailing" * 999,
+    "PNG with a chunk after its end": PNG + chunk(b"IDAT", b"junk"),
     "PNG with an unknown chunk": png_with(chunk(b"vpAg", b"junk")),
-    "GIF with bytes behind its end": GIF + b"trailing" * 999,
+    "GIF with bytes after its end": GIF + b"trailing" * 999,
     "GIF with a comment of 1 MB": GIF[:-1] + b"!\xfe" + (b"\xff" + b"c" * 255) * 4000 + b"\0;",
-    "GIF whose second frame is cut": saved(
+    "GIF whose second frame is truncated": saved(
         "GIF", save_all=True, append_images=[Image.fromarray((255 - PIXELS).astype(np.uint8))]
     )[:-200],
-    "JPEG with bytes behind its end": JPEG + b"trailing" * 999,
-    "JPEG with another behind it": JPEG + JPEG,
+    "JPEG with bytes after its end": JPEG + b"trailing" * 999,
+    "JPEG followed by another": JPEG + JPEG,
     "JPEG with 16 MB of application data": jpeg_with(application(5, bytes(65_000)) * 255),
     "JPEG with a colour profile of 16 MB": jpeg_with(
         b"".join(
@@ -90,7 +90,7 @@ WHOLE: dict[str, bytes] = {
             for i in range(1, 256)
         )
     ),
-    "JPEG with a cut colour profile": jpeg_with(application(2, b"ICC_PROFILE\0")),
+    "JPEG with a truncated colour profile": jpeg_with(application(2, b"ICC_PROFILE\0")),
     "JPEG with 16 MB of comments": jpeg_with(
         (b"\xff\xfe" + struct.pack(">H", 65_002) + bytes(65_000)) * 255
     ),
@@ -98,25 +98,25 @@ WHOLE: dict[str, bytes] = {
         application(1, b"Exif\0\0II*\0\x08\0\0\0" + b"\xff" * 65_000)
     ),
     "JPEG with a broken EXIF block": jpeg_with(application(1, b"Exif\0\0" + b"junk" * 99)),
-    "JPEG with an EXIF block that holds itself": jpeg_with(application(1, b"Exif\0\0" + LOOP)),
+    "JPEG with an EXIF block that refers to itself": jpeg_with(application(1, b"Exif\0\0" + LOOP)),
     "JPEG with broken XMP": jpeg_with(
         application(1, b"http://ns.adobe.com/xap/1.0/\0<x:xmpmeta>" + b"<" * 60_000)
     ),
     "JPEG with broken Photoshop data": jpeg_with(
         application(13, b"Photoshop 3.0\0" + b"8BIM\x04\x04\xff\xff\xff" * 100)
     ),
-    "JPEG with a cut Adobe mark": jpeg_with(application(14, b"Adobe\0")),
+    "JPEG with a truncated Adobe marker": jpeg_with(application(14, b"Adobe\0")),
     "JPEG with a broken list of images": jpeg_with(application(2, b"MPF\0" + b"junk" * 9)),
     "JPEG with fill bytes": jpeg_with(b"\xff" * 99),
-    "WEBP with bytes behind its end": saved("WEBP", lossless=True) + b"trailing" * 9,
+    "WEBP with bytes after its end": saved("WEBP", lossless=True) + b"trailing" * 9,
     "WEBP with a broken EXIF block": saved("WEBP", lossless=True, exif=b"Exif\0\0" + b"junk" * 99),
-    "BMP with bytes behind its end": saved("BMP") + b"trailing" * 9,
+    "BMP with bytes after its end": saved("BMP") + b"trailing" * 9,
     "TIFF with a text of 2 MB": saved("TIFF", tiffinfo={270: "x" * 2_000_000}),
 }
 MPO = saved("MPO", save_all=True, append_images=[IMAGE], quality=95, subsampling=0)
 SECOND = MPO.rindex(b"\xff\xd8")
 WHOLE |= {
-    "MPO whose second image is cut": MPO[: SECOND + 200],
+    "MPO whose second image is truncated": MPO[: SECOND + 200],
     "MPO without its second image": MPO[:SECOND],
     "MPO whose second image is junk": MPO[:SECOND] + b"junk" * 500,
 }
@@ -124,7 +124,7 @@ WHOLE |= {
 
 @pytest.mark.parametrize(
     "data",
-    [row(what, "whole", data, kind="oddity") for what, data in WHOLE.items()],
+    [row(what, "read in full", data, kind="oddity") for what, data in WHOLE.items()],
 )
 def test_what_stands_beside_the_pixels_does_not_count(data: bytes) -> None:
     found = read(data)
@@ -148,7 +148,9 @@ def test_what_is_left_out_decides_no_pixel() -> None:
         assert read(odd).tolist() == read(turned).tolist()
 
 
-@pytest.mark.input("oddity", what="progressive CMYK JPEG, inverted by Adobe", happens="converted")
+@pytest.mark.input(
+    "oddity", what="progressive CMYK JPEG, inverted by Adobe", happens="converted to RGB"
+)
 @pytest.mark.parametrize("progressive", [False, True])
 def test_cmyk_is_converted_beside_extras(progressive: bool) -> None:
     flat = Image.new("CMYK", (32, 24), (0, 255, 255, 0))  # red
@@ -181,7 +183,7 @@ SCANS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.input("oddity", what="JPEG that is cut and filled up with zeros", happens="damaged")
+@pytest.mark.input("oddity", what="truncated JPEG padded with zeros", happens="counts as damaged")
 @pytest.mark.parametrize("options", SCANS.values(), ids=SCANS)
 @pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
 @pytest.mark.parametrize("flat", [False, True], ids=["", "flat"])
@@ -198,13 +200,15 @@ def test_a_jpeg_without_its_end_is_whole_or_damaged(
             assert isinstance(found, Damaged) or (found == expected).all(), (end, len(filled))
 
 
-@pytest.mark.input("oddity", what="JPEG without its end mark, progressive", happens="damaged")
+@pytest.mark.input(
+    "oddity", what="JPEG without its end marker, progressive", happens="counts as damaged"
+)
 def test_a_progressive_jpeg_without_its_end_is_damaged() -> None:
     assert isinstance(read(saved("JPEG", progressive=True)[:-2]), Damaged)
 
 
 @pytest.mark.input(
-    "oddity", what="JPEG without its end mark", happens="whole, if every pixel is there"
+    "oddity", what="JPEG without its end marker", happens="read, if every pixel is there"
 )
 @pytest.mark.parametrize("lacks", [1, 2])
 @pytest.mark.parametrize("options", [*SCANS.values()][:-1], ids=[*SCANS][:-1])
@@ -215,7 +219,9 @@ def test_a_jpeg_that_lacks_only_its_end_mark_is_whole(options: dict[str, Any], l
     assert (read(extra) == read(whole)).all()
 
 
-@pytest.mark.input("oddity", what="PNG with a wrong byte in its pixels", happens="damaged")
+@pytest.mark.input(
+    "oddity", what="PNG with a wrong byte in its pixels", happens="counts as damaged"
+)
 @pytest.mark.parametrize("place", [0, 10, 50, 100, -30])
 @pytest.mark.parametrize("extra", [b"", chunk(b"gAMA", b"x")], ids=["plain", "with extras"])
 def test_pixels_that_are_broken_stay_damaged_whatever_is_left_out(place: int, extra: bytes) -> None:

@@ -52,7 +52,7 @@ def turned(orientation: int) -> bytes:
     return exif.tobytes()
 
 
-@pytest.mark.input("format", what="HEIC", happens="read, with the extra heic")
+@pytest.mark.input("format", what="HEIC", happens="read if the extra heic is installed")
 def test_heic_is_read_to_its_last_pixel() -> None:
     found = read(heic(SMOOTH), 48, 64)
     assert abs(found.astype(int) - SMOOTH).max() <= 3
@@ -100,7 +100,9 @@ VALUES = np.array([[0, 1000, 1040], [1080, 2000, 4095]], np.uint16)
 WINDOW = {"RescaleSlope": 1, "RescaleIntercept": -1024, "WindowCenter": 40, "WindowWidth": 81}
 
 
-@pytest.mark.input("format", what="DICOM with a window", happens="rescaled, then the window")
+@pytest.mark.input(
+    "format", what="DICOM with a window", happens="rescaled, then the window is applied"
+)
 def test_the_window_is_laid_over_rescaled_values() -> None:
     found = read(dicom(VALUES, BitsStored=12, **WINDOW), 2, 3)
     # PS3.3, C.11.2.1.2.1: ((x - 39.5) / 80 + 0.5) x 255 of x = -1024, -24, 16, 56, 976, 3071
@@ -126,7 +128,7 @@ def test_other_functions_of_the_window(function: str, expected: int) -> None:
     assert gray(read(data, 2, 3))[0][2] == expected
 
 
-@pytest.mark.input("oddity", what="DICOM in MONOCHROME1 (X-ray)", happens="turned round")
+@pytest.mark.input("oddity", what="DICOM in MONOCHROME1 (X-ray)", happens="inverted")
 def test_monochrome1_is_turned_round() -> None:
     plain = dicom(VALUES, BitsStored=12, **WINDOW)
     inverted = dicom(VALUES, BitsStored=12, PhotometricInterpretation="MONOCHROME1", **WINDOW)
@@ -142,7 +144,9 @@ def put(folder: Path, *files: bytes) -> Path:
     return folder
 
 
-@pytest.mark.input("format", what="DICOM without a window", happens="the range of the set")
+@pytest.mark.input(
+    "format", what="DICOM without a window", happens="scaled by the range of the whole set"
+)
 def test_without_a_window_the_set_decides(tmp_path: Path) -> None:
     raw = load_dataset(str(put(tmp_path / "raw", dicom(VALUES), dicom(VALUES // 2))))
     assert raw.train.pixels[..., 2].tolist() == [
@@ -207,7 +211,7 @@ def test_a_compression_that_nothing_decodes_is_named() -> None:
 
 
 @pytest.mark.input("oddity", what="DICOM without its preamble", happens="read")
-@pytest.mark.input("oddity", what="DICOM that is a TIFF too", happens="read as DICOM")
+@pytest.mark.input("oddity", what="DICOM that is also a TIFF", happens="read as DICOM")
 @pytest.mark.parametrize("start", [b"II*\0", b"MM\0*", b"II+\0"])
 def test_a_file_that_is_dicom_and_tiff_is_read_as_dicom(start: bytes, tmp_path: Path) -> None:
     plain = dicom(VALUES, BitsStored=12, **WINDOW)
@@ -235,7 +239,7 @@ def of_class(uid: str) -> bytes:
 @pytest.mark.input(
     "format",
     what="DICOM without pixels (reports, documents, plans, DICOMDIR)",
-    happens="passed over and named",
+    happens="skipped and listed",
 )
 def test_dicom_files_without_pixels_are_no_damaged_images(
     extra: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -328,7 +332,11 @@ def test_the_check_names_the_formats(tmp_path: Path) -> None:
     assert not found.damaged
 
 
-@pytest.mark.input("format", what="HEIC or DICOM without the extra", happens="named, pip line")
+@pytest.mark.input(
+    "format",
+    what="HEIC or DICOM without the extra",
+    happens="listed, with the pip command that installs it",
+)
 @pytest.mark.parametrize(
     ("name", "extra", "data"),
     [("HEIC", "heic", heic(SMOOTH)), ("DICOM", "dicom", dicom(VALUES))],
@@ -342,8 +350,8 @@ def test_without_the_extra_the_pip_line_is_the_reason(
 
 @pytest.mark.input(
     "oddity",
-    what="HEIC in an archive, and the extra installed after it was read",
-    happens="decoded again, with the HEIC",
+    what="HEIC in an archive that was first read without the extra",
+    happens="once the extra is installed, read again, with the HEIC",
 )
 def test_an_archive_is_read_again_once_an_extra_is_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -362,7 +370,7 @@ def test_an_archive_is_read_again_once_an_extra_is_there(
 @pytest.mark.input(
     "oddity",
     what="HEIC of several images (bursts)",
-    happens="the first is read, each of the others named",
+    happens="the first is read; each of the others is listed",
 )
 def test_further_images_of_a_heic_are_named(tmp_path: Path) -> None:
     from pillow_heif import HeifFile

@@ -54,24 +54,29 @@ def asking_for_gradients() -> torch.Tensor:
 
 
 STACKS = [
-    row("array (N, H, W, 3) of bytes", "as it is", lambda: PIXELS, PIXELS),
-    row("array (N, 3, H, W)", "turned", lambda: PIXELS.transpose(0, 3, 1, 2), PIXELS),
-    row("array (N, H, W)", "gray", lambda: GRAY, GRAY[..., None]),
+    row("array (N, H, W, 3) of bytes", "read unchanged", lambda: PIXELS, PIXELS),
+    row(
+        "array (N, 3, H, W)",
+        "transposed to (N, H, W, 3)",
+        lambda: PIXELS.transpose(0, 3, 1, 2),
+        PIXELS,
+    ),
+    row("array (N, H, W)", "read as gray images", lambda: GRAY, GRAY[..., None]),
     row(
         "array (N, S * S) of floats",
-        "gray squares",
+        "read as gray squares",
         lambda: GRAY[:, :8, :8].reshape(6, 64) / 255,
         GRAY[:, :8, :8, None],
     ),
     row("float array from 0 to 1", "1 is white", lambda: PIXELS / 255, PIXELS),
-    row("tensor (N, H, W, 3) of bytes", "as it is", lambda: torch.from_numpy(PIXELS), PIXELS),
+    row("tensor (N, H, W, 3) of bytes", "read unchanged", lambda: torch.from_numpy(PIXELS), PIXELS),
     row(
         "tensor (N, 3, H, W) of floats from 0 to 1",
         "1 is white",
         lambda: torch.from_numpy(PIXELS).permute(0, 3, 1, 2).float() / 255,
         PIXELS,
     ),
-    row("tensor that asks for gradients", "read", asking_for_gradients, PIXELS),
+    row("tensor that requires gradients", "read", asking_for_gradients, PIXELS),
     row("list of equal arrays", "read", lambda: list(PIXELS), PIXELS),
     row("tuple of gray arrays", "read", lambda: tuple(GRAY), GRAY[..., None]),
     row("array of objects that are arrays", "read", lambda: objects(PIXELS), PIXELS),
@@ -172,50 +177,56 @@ label = functools.partial(row, kind="label")
 
 
 def texts(what: str, labels: Any) -> Any:
-    return label(what, "in sorted order", labels, TARGETS, ("ant", "cat", "dog"))
+    return label(what, "numbered in sorted order", labels, TARGETS, ("ant", "cat", "dog"))
 
 
-def as_they_are(what: str, labels: Any, happens: str = "as they are") -> Any:
+def as_they_are(what: str, labels: Any, happens: str = "used unchanged") -> Any:
     return label(what, happens, labels, TARGETS, ("0", "1", "2"))
 
 
 WITH_NONE = [-1, 0, 1, 1, 0, -1], ("0", "1")
 LABELS = [
-    as_they_are("list of int", TARGETS),
-    as_they_are("array of int8", np.array(TARGETS, np.int8)),
-    as_they_are("tensor of int64", torch.tensor(TARGETS)),
-    as_they_are("list of tensors", [torch.tensor(t) for t in TARGETS]),
-    as_they_are("whole floats", np.array(TARGETS, float)),
-    as_they_are("one-hot array", np.eye(3)[TARGETS], "as classes"),
-    as_they_are("pandas Series of int", pd.Series(TARGETS)),
-    texts("list of str", NAMES),
-    texts("array of str", np.array(NAMES)),
-    texts("pandas Series of str", pd.Series(NAMES)),
-    texts("pandas category", pd.Series(NAMES, dtype="category")),
+    as_they_are("labels in a list of int", TARGETS),
+    as_they_are("labels in an array of int8", np.array(TARGETS, np.int8)),
+    as_they_are("labels in a tensor of int64", torch.tensor(TARGETS)),
+    as_they_are("labels in a list of tensors", [torch.tensor(t) for t in TARGETS]),
+    as_they_are("labels in an array of whole floats", np.array(TARGETS, float)),
+    as_they_are("labels in a one-hot array", np.eye(3)[TARGETS], "read as classes"),
+    as_they_are("labels in a pandas Series of int", pd.Series(TARGETS)),
+    texts("labels in a list of str", NAMES),
+    texts("labels in an array of str", np.array(NAMES)),
+    texts("labels in a pandas Series of str", pd.Series(NAMES)),
+    texts("labels in a pandas Series of categories", pd.Series(NAMES, dtype="category")),
     label(
-        "identifiers",
-        "in sorted order",
+        "identifiers as labels",
+        "numbered in sorted order",
         [35000 + 7 * t for t in TARGETS],
         TARGETS,
         ("35000", "35007", "35014"),
     ),
-    label("None among labels", "no label", [None, 0, 1, 1, 0, None], *WITH_NONE),
+    label("None among labels", "those images have no label", [None, 0, 1, 1, 0, None], *WITH_NONE),
     label(
-        "pandas Int64 with NA",
-        "no label",
+        "labels in a pandas Series of Int64 with NA",
+        "NA is not a label",
         pd.Series([pd.NA, 0, 1, 1, 0, pd.NA], dtype="Int64"),
         *WITH_NONE,
     ),
     label(
         "-100, ? and the text -1 among labels",
-        "no label",
+        "those images have no label",
         ["?", *"abba", "-1"],
         [-1, 0, 1, 1, 0, -1],
         ("a", "b"),
     ),
-    label("a range", "as it is", range(6), [0, 1, 2, 3, 4, 5], tuple("012345")),
-    label("labels that are none", "said; pretraining goes on", [{}] * 6, None, ()),
-    label("lists of several labels", "said", [[0], [0, 1], *[[1]] * 4], None, ()),
+    label("labels in a range", "used unchanged", range(6), [0, 1, 2, 3, 4, 5], tuple("012345")),
+    label("labels that are invalid", "reported; pretraining goes on", [{}] * 6, None, ()),
+    label(
+        "labels in lists, several per image",
+        "not used; reported",
+        [[0], [0, 1], *[[1]] * 4],
+        None,
+        (),
+    ),
 ]
 
 
@@ -262,9 +273,21 @@ def two_views(index: int) -> Any:
 @pytest.mark.parametrize(
     ("make", "expected"),
     [
-        row("images with a label and an index", "labels are read", triple, TARGETS, kind="label"),
-        row("rows whose label is called target", "labels are read", target, TARGETS, kind="label"),
-        row("two views and an index", "the first; no labels", two_views, None, kind="label"),
+        row(
+            "items of an image, a label and an index",
+            "labels are read",
+            triple,
+            TARGETS,
+            kind="label",
+        ),
+        row("rows whose label is named target", "labels are read", target, TARGETS, kind="label"),
+        row(
+            "items of two views and an index",
+            "the first view is read; no labels",
+            two_views,
+            None,
+            kind="label",
+        ),
     ],
 )
 def test_labels_of_items_are_found(make: Any, expected: Any) -> None:
@@ -279,13 +302,17 @@ REFUSED = [
     row("an empty list", "refused", list, {}, "no images"),
     row(
         "a DataLoader",
-        "refused: give its data set",
+        "refused: pass its data set instead",
         lambda: torch.utils.data.DataLoader(Pairs()),
         {},
         "type DataLoader.*data set of a loader",
     ),
     row(
-        "a whole table", "refused", lambda: pd.DataFrame({"a": ["1.png"]}), {}, "column of a table"
+        "a whole table (DataFrame)",
+        "refused",
+        lambda: pd.DataFrame({"a": ["1.png"]}),
+        {},
+        "column of a table",
     ),
     row("a dict", "refused", lambda: {"train": PIXELS}, {}, "type dict"),
     row("a table of numbers", "refused", lambda: np.zeros((5, 7)), {}, r"shape \(5, 7\)"),
@@ -297,15 +324,15 @@ REFUSED = [
         "1 labels for 6 images",
     ),
     row(
-        "a list with something that is not an image",
-        "that one is damaged",
+        "a list with text that is not the path of an image",
+        "that item counts as damaged",
         lambda: [PIXELS[0], "x"],
         {},
         r"'x' \(No such file",
     ),
     row(
         "a list with an object that is not an image",
-        "that one is damaged",
+        "that item counts as damaged",
         lambda: [PIXELS[0], {}],
         {},
         "not an image, but something of type dict",
@@ -344,18 +371,23 @@ AROUND = [
         kind="command",
     ),
     row(
-        "default type float64",
+        "default dtype float64",
         "changes nothing",
         lambda: default_dtype(torch.float64),
         kind="command",
     ),
     row(
-        "default type bfloat16",
+        "default dtype bfloat16",
         "changes nothing",
         lambda: default_dtype(torch.bfloat16),
         kind="command",
     ),
-    row("another default device", "changes nothing", lambda: torch.device("meta"), kind="command"),
+    row(
+        "another default device of torch",
+        "changes nothing",
+        lambda: torch.device("meta"),
+        kind="command",
+    ),
     row("autocast around a call", "changes nothing", lambda: torch.autocast("cpu"), kind="command"),
 ]
 
@@ -408,7 +440,7 @@ def test_another_seed_changes_the_bits(
             lambda paths: pa.chunked_array([[str(path)] for path in paths])),
         row("Arrow array of encoded images", "read",
             lambda paths: pa.array([path.read_bytes() for path in paths])),
-        row("Arrow array of {bytes, path}, as the Hub's library has it", "read",
+        row("Arrow array of {bytes, path}, as in the Hub's library", "read",
             lambda paths: pa.array([{"bytes": path.read_bytes(), "path": None} for path in paths])),
         row("Arrow array of tensors", "read",
             lambda paths: pa.FixedShapeTensorArray.from_numpy_ndarray(
@@ -431,10 +463,11 @@ def test_columns_of_arrow_are_images(column: Any, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "values",
     [
-        row("a sparse tensor", "refused in one line", torch.zeros(2, 3, 8, 8).to_sparse()),
-        row("a tensor without values (device meta)", "refused in one line",
+        row("a sparse tensor", "refused with a one-line error",
+            torch.zeros(2, 3, 8, 8).to_sparse()),
+        row("a tensor without values (on the meta device)", "refused with a one-line error",
             torch.zeros(2, 3, 8, 8, device="meta")),
-        row("a tensor of 8-bit floats", "refused in one line",
+        row("a tensor of 8-bit floats", "refused with a one-line error",
             torch.zeros(2, 3, 8, 8, dtype=torch.float8_e5m2)),
     ],
 )  # fmt: skip

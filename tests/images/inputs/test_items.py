@@ -58,8 +58,8 @@ class HubRows:
 
 @pytest.mark.input(
     "label",
-    what="label_column=NAME of rows in memory, or of a data set of the Hub's library",
-    happens="is read, with its own class names",
+    what="label_column=NAME for rows in memory or a data set of the Hub's library",
+    happens="that column is read, with its own class names",
 )
 def test_the_named_column_of_rows_in_memory_labels_images() -> None:
     assert read(rows_of()) == (("0", "1"), CLASSES)
@@ -116,7 +116,7 @@ def test_a_run_keeps_the_column_of_rows_and_embeds_images_without_columns(tmp_pa
 @pytest.mark.input(
     "label",
     what="label_column or image_column that no row in memory has",
-    happens="refused, with the columns",
+    happens="refused; the error lists the columns",
 )
 @pytest.mark.parametrize("column", ["label_column", "image_column"])
 def test_a_column_that_no_row_has_is_refused(column: str) -> None:
@@ -134,9 +134,9 @@ def test_a_named_column_that_holds_no_labels_is_refused() -> None:
 @pytest.mark.parametrize(
     "make",
     [
-        item("a column named beside an array", "refused", lambda: PIXELS),
-        item("a column named beside a list of images", "refused", lambda: list(PIXELS)),
-        item("a column named beside pairs", "refused", lambda: [(x, 1) for x in PIXELS]),
+        item("label_column or image_column for an array", "refused", lambda: PIXELS),
+        item("label_column or image_column for a list of images", "refused", lambda: list(PIXELS)),
+        item("label_column or image_column for pairs", "refused", lambda: [(x, 1) for x in PIXELS]),
     ],
 )
 @pytest.mark.parametrize("column", ["label_column", "image_column"])
@@ -164,8 +164,8 @@ def tensors() -> list[Any]:
     ("make", "labels"),
     [
         item(
-            "rows whose only Pillow image is called otherwise",
-            "it is the image",
+            "rows whose only Pillow image has an unusual name",
+            "that is the image",
             lambda: [{"picture": Image.fromarray(x), "id": 7} for x in PIXELS],
             None,
         ),
@@ -189,7 +189,7 @@ def tensors() -> list[Any]:
             CLASSES,
         ),
         item(
-            "lists of the channels of an image",
+            "lists of an image's channels",
             "read as images",
             lambda: [list(x.transpose(2, 0, 1)) for x in PIXELS],
             None,
@@ -231,32 +231,32 @@ def test_the_named_column_of_rows_in_memory_holds_the_images() -> None:
     ("made", "said"),
     [
         item(
-            "rows with several images of no usual name",
-            "refused: names their columns",
+            "rows with several images under unusual names",
+            "refused; the error names their columns",
             {"scan": PIXELS[0], "mask": PIXELS[1], "label": 1},
             r"2 columns that may hold the images \('scan', 'mask'\).* name it with image_column",
         ),
         item(
             "rows without an image",
-            "refused: names their columns",
+            "refused; the error names their columns",
             {"width": 8, "label": 1},
             r"no image in the columns 'width', 'label'; .*image_column",
         ),
         item(
             "pairs of a label and an image, in this order",
-            "refused: names the types",
+            "refused; the error names the types",
             (1, Image.fromarray(PIXELS[0])),
             "items of int, Image; expected an image first, and its label second",
         ),
         item(
             "pairs of numbers",
-            "refused: names the types",
+            "refused; the error names the types",
             (1, 2),
             "items of int, int; expected an image first, and its label second",
         ),
         item(
             "lists of a label and an image, in this order",
-            "refused: names the types",
+            "refused; the error names the types",
             [1, PIXELS[0]],
             "items of int, ndarray; expected an image first, and its label second",
         ),
@@ -289,7 +289,7 @@ def split(data: Any) -> Any:
     ("make", "names"),
     [
         item(
-            "Subset of a data set of torchvision",
+            "Subset of a torchvision data set",
             "keeps the class names",
             lambda: torch.utils.data.Subset(Named("cat", "dog"), [1, 2, 3]),
             ("cat", "dog"),
@@ -303,8 +303,8 @@ def split(data: Any) -> Any:
             ("cat", "dog"),
         ),
         item(
-            "ConcatDataset of data sets with other classes",
-            "classes are numbers",
+            "ConcatDataset of data sets with different classes",
+            "the classes are numbers",
             lambda: torch.utils.data.ConcatDataset([Named("cat", "dog"), Named("ant", "bee")]),
             ("0", "1"),
         ),

@@ -90,7 +90,7 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
     return found | {as_table.__name__: [said[-1][0]]}
 
 
-@pytest.mark.input("oddity", what="names beyond ASCII in a locale of ASCII alone", happens="read")
+@pytest.mark.input("oddity", what="non-ASCII names in an ASCII locale", happens="read")
 @pytest.mark.parametrize("kind", [write.__name__ for write in WAYS])
 def test_names_beyond_ascii_are_read_and_packed_in_any_locale(
     answers: dict[str, list[str]], kind: str
@@ -104,7 +104,7 @@ def test_names_beyond_ascii_are_read_and_packed_in_any_locale(
 
 
 @pytest.mark.input(
-    "label", what="a table beyond ASCII in a locale of ASCII alone", happens="labels are read"
+    "label", what="a table with non-ASCII text in an ASCII locale", happens="labels are read"
 )
 def test_a_table_of_names_beyond_ascii_is_read_in_any_locale(
     answers: dict[str, list[str]],

@@ -13,7 +13,9 @@ from stopgrad.errors import ConfigError
 from stopgrad.export import PretrainedEncoder
 
 
-@pytest.mark.input("command", what="--encoder.channels 1 on gray images", happens="all commands")
+@pytest.mark.input(
+    "command", what="--encoder.channels 1 on gray images", happens="all commands work"
+)
 def test_a_run_of_one_channel_is_trained_scored_embedded_and_exported(tmp_path: Path) -> None:
     chance = np.random.default_rng(0)
     gray = chance.integers(0, 256, (64, 8, 8, 1), dtype=np.uint8)

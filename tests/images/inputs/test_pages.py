@@ -69,7 +69,7 @@ def unused(found: Dataset) -> dict[str, tuple[str, ...]]:
     return {group.reason: group.names for group in found.notes.unused if group.what == "image"}
 
 
-NAMED = "the first is read, each of the others named"
+NAMED = "the first is read; each of the others is listed"
 
 
 @pytest.mark.parametrize(
@@ -78,12 +78,12 @@ NAMED = "the first is read, each of the others named"
         row("TIFF of several pages", NAMED, by_pillow, (), (2, 3)),
         row("BigTIFF of several pages", NAMED, by_tifffile(bigtiff=True), (), (2, 3)),
         row("big-endian TIFF of several pages", NAMED, by_tifffile(byteorder=">"), (), (2, 3)),
-        row("TIFF of ImageJ with one directory for all pages", NAMED, by_imagej, (), (2, 3)),
+        row("ImageJ TIFF with one directory for all pages", NAMED, by_imagej, (), (2, 3)),
         row("16-bit TIFF of several pages", NAMED, deep, (), (2, 3)),
         row("TIFF of several pages of 6 bands, --bands all", NAMED, of_bands, ALL_BANDS, (2, 3)),
         row(
             "TIFF with smaller copies and masks of its pages (maps, slides)",
-            "the first page is read; only other pages are named",
+            "the first page is read; other pages are listed, copies and masks are not",
             *(with_copies, (), (4,)),
         ),
     ],

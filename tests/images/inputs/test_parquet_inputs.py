@@ -63,30 +63,33 @@ def label(what: str, column: Any, names: tuple[str, ...], labels: list[int]) -> 
         ),
         label("large text", pa.array(["b", "a", ""], pa.large_string()), ("a", "b"), [1, 0, -1]),
         label("text views", pa.array(["b", "a", "b"], pa.string_view()), ("a", "b"), [1, 0, 1]),
-        label("lists of one", pa.array([[1], [0], []]), ("0", "1"), [1, 0, -1]),
+        label("lists of one label", pa.array([[1], [0], []]), ("0", "1"), [1, 0, -1]),
         label(
-            "fixed lists of one", pa.array([[1], [0], [1]], pa.list_(pa.int32(), 1)), ("0", "1"),
-            [1, 0, 1],
+            "fixed-size lists of one label", pa.array([[1], [0], [1]], pa.list_(pa.int32(), 1)),
+            ("0", "1"), [1, 0, 1],
         ),
         label("decimals", pa.array([Decimal(1), Decimal(0), None]), ("0", "1"), [1, 0, -1]),
-        label("bytes of text", pa.array([b"b", b"a", b"b"]), ("a", "b"), [1, 0, 1]),
+        label("text as bytes", pa.array([b"b", b"a", b"b"]), ("a", "b"), [1, 0, 1]),
         label("identifiers", pa.array([35000, 7, 35000]), ("7", "35000"), [1, 0, 1]),
-        label("numbers from 1", pa.array([2, 1, 2]), ("1", "2"), [1, 0, 1]),
-        label("text that says nan", pa.array(["NaN", "a", "nan"]), ("a",), [-1, 0, -1]),
-        label("text that says NA", pa.array(["NA", "a", "N/A"]), ("a",), [-1, 0, -1]),
-        label("nulls", pa.array([None, "a", "b"]), ("a", "b"), [-1, 0, 1]),
+        label("numbers that start at 1", pa.array([2, 1, 2]), ("1", "2"), [1, 0, 1]),
+        label("text, nan for a missing label", pa.array(["NaN", "a", "nan"]), ("a",), [-1, 0, -1]),
+        label("text, NA for a missing label", pa.array(["NA", "a", "N/A"]), ("a",), [-1, 0, -1]),
+        label("text and nulls", pa.array([None, "a", "b"]), ("a", "b"), [-1, 0, 1]),
         label("text with spaces around it", pa.array([" b", "a", "b "]), ("a", "b"), [1, 0, 1]),
         label("one-hot lists", pa.array([[0, 1], [1, 0], None]), ("0", "1"), [1, 0, -1]),
         label(
-            "one-hot lists, some of 0 alone", pa.array([[0, 1], [1, 0], [0, 0]]), ("0", "1"),
+            "one-hot lists, some of only 0", pa.array([[0, 1], [1, 0], [0, 0]]), ("0", "1"),
             [1, 0, -1],
         ),
-        label("-100 where there is none", pa.array([-100, 1, 0]), ("0", "1"), [-1, 1, 0]),
-        label("-1 and 1, and -100", pa.array([-100, -1, 1]), ("-1", "1"), [-1, 0, 1]),
+        label("numbers, -100 for a missing label", pa.array([-100, 1, 0]), ("0", "1"), [-1, 1, 0]),
+        label(
+            "-1 and 1, and -100 for a missing label", pa.array([-100, -1, 1]), ("-1", "1"),
+            [-1, 0, 1],
+        ),
         label("numbers below 0", pa.array([-2, -1, 2]), ("-2", "-1", "2"), [0, 1, 2]),
-        label("text that says -1", pa.array(["-1", "a", "b"]), ("a", "b"), [-1, 0, 1]),
-        label("text of -1 and 1", pa.array(["-1", "1", "?"]), ("-1", "1"), [0, 1, -1]),
-        label("text that says ?", pa.array(["?", "a", "-"]), ("a",), [-1, 0, -1]),
+        label("text, -1 for a missing label", pa.array(["-1", "a", "b"]), ("a", "b"), [-1, 0, 1]),
+        label("text, -1 and 1 as the classes", pa.array(["-1", "1", "?"]), ("-1", "1"), [0, 1, -1]),
+        label("text, ? for a missing label", pa.array(["?", "a", "-"]), ("a",), [-1, 0, -1]),
     ],
 )  # fmt: skip
 def test_labels_count_however_they_are_stored(
@@ -126,7 +129,7 @@ NAMES = (
 )
 
 
-@pytest.mark.input("label", what="a column called class, target, y, ...", happens="read as labels")
+@pytest.mark.input("label", what="a column named class, target, y, ...", happens="read as labels")
 @pytest.mark.parametrize("name", NAMES)
 def test_a_column_that_is_called_as_labels_are_is_taken(root: Path, name: str) -> None:
     write(root / "train.parquet", 3, **{name: [1, 0, 1]})
@@ -137,7 +140,9 @@ def test_a_column_that_is_called_as_labels_are_is_taken(root: Path, name: str) -
 
 
 @pytest.mark.input(
-    "label", what="several columns that may be labels", happens="the first by rule, others named"
+    "label",
+    what="several columns that may be labels",
+    happens="the first in a fixed order is used; the others are reported",
 )
 @pytest.mark.parametrize(
     ("columns", "taken", "named"),
@@ -160,7 +165,9 @@ def test_of_several_label_columns_the_others_are_named(
 
 
 @pytest.mark.input(
-    "label", what="a column of another name with few values", happens="named, with the flag"
+    "label",
+    what="a column of another name with few distinct values",
+    happens="reported, with the flag that uses it",
 )
 @pytest.mark.parametrize(("name", "flag"), [("breed", "breed"), ("kind of dog", "'kind of dog'")])
 def test_a_column_that_may_be_labels_is_named_with_the_flag_that_takes_it(
@@ -180,7 +187,9 @@ def test_a_column_that_may_be_labels_is_named_with_the_flag_that_takes_it(
 
 
 @pytest.mark.input(
-    "label", what="labels inside of structs (annotation, objects) of Parquet", happens="named"
+    "label",
+    what="labels inside structs (annotation, objects) in Parquet",
+    happens="reported, not read",
 )
 @pytest.mark.parametrize("beside", [{}, {"label": [0, 1]}])
 def test_labels_inside_of_structs_are_named(root: Path, beside: dict[str, Any]) -> None:
@@ -196,7 +205,9 @@ def test_labels_inside_of_structs_are_named(root: Path, beside: dict[str, Any]) 
 
 
 @pytest.mark.input(
-    "label", what="a column with the split, of Parquet", happens="is named, with its values"
+    "label",
+    what="a column that gives the split, in Parquet",
+    happens="reported with its values, not used",
 )
 def test_a_column_of_splits_is_named_with_its_values(root: Path) -> None:
     write(root / "all.parquet", 4, split=["train", "test", "train", None], label=[0, 1, 1, 0])
@@ -219,7 +230,7 @@ def test_other_names_of_columns_of_splits_are_known(root: Path, name: str) -> No
 @pytest.mark.input(
     "oddity",
     what="columns with the same name in Parquet",
-    happens="are named, not read; others are",
+    happens="reported, not read; other columns are read",
 )
 def test_columns_of_one_name_stop_nothing(root: Path) -> None:
     columns = {"image": cells(range(4)), "label": pa.array([0, 1, 0, 1])}
@@ -237,7 +248,9 @@ def test_columns_of_one_name_stop_nothing(root: Path) -> None:
 
 
 @pytest.mark.input(
-    "label", what="several classes in one text, such as a|b", happens="a class of its own; said"
+    "label",
+    what="several classes in one text, such as a|b",
+    happens="read as one class of its own; reported",
 )
 @pytest.mark.parametrize("joined", ["a|b", "a, b", "b a"])
 def test_several_classes_in_one_text_are_said(root: Path, joined: str) -> None:
@@ -253,7 +266,11 @@ def test_a_column_of_splits_that_says_what_files_say_is_not_named(root: Path) ->
     assert load_dataset(str(root)).notes.remarks == ()
 
 
-@pytest.mark.input("command", what="--label-column NAME that is not there", happens="refused")
+@pytest.mark.input(
+    "command",
+    what="--label-column NAME that does not exist",
+    happens="refused; the error lists the columns",
+)
 def test_a_named_column_that_is_not_there_is_refused_with_those_that_are(root: Path) -> None:
     write(root / "train.parquet", 2, breed=["pug", "lab"])
     for asked in (reading(label_column="bred"), reading(image_column="bred")):
@@ -261,7 +278,9 @@ def test_a_named_column_that_is_not_there_is_refused_with_those_that_are(root: P
             load_dataset(str(root), reading=asked)
 
 
-@pytest.mark.input("command", what="--label-column of no labels", happens="refused")
+@pytest.mark.input(
+    "command", what="--label-column NAME of a column without usable labels", happens="refused"
+)
 def test_a_named_column_that_can_be_no_labels_is_refused(root: Path) -> None:
     write(root / "train.parquet", 2, age=[0.5, 1.0])
     with pytest.raises(DataError, match=r"column 'age' is numbers with fractions, such as 0\.5"):
@@ -290,8 +309,8 @@ def test_a_file_without_the_label_column_has_no_labels_and_is_named(root: Path) 
 
 @pytest.mark.input(
     "label",
-    what="a file of a split whose labels stand in a column of another name",
-    happens="its rows have no label; the column is named",
+    what="a file of a split whose labels are in a column of another name",
+    happens="its rows have no label; the column is reported",
 )
 def test_a_label_column_of_another_name_in_one_file_is_named(root: Path) -> None:
     write(root / "train-00000-of-00002.parquet", 2, label=["a", "b"])
@@ -311,7 +330,7 @@ def bytes_of(count: int) -> list[bytes]:
 
 
 def layout(what: str, columns: Mapping[str, Any], **asked: str) -> Any:
-    return row(what, "read", columns, asked, kind="layout")
+    return row(f"Parquet, images in {what}", "read", columns, asked, kind="layout")
 
 
 BLOBS = pa.array([b"no image", b"at all"])
@@ -322,9 +341,11 @@ OTHERS = cells(range(5, 7))
     ("columns", "asked"),
     [
         layout("the only binary column, of any name", {"x": pa.array(bytes_of(2))}),
-        layout("large binary", {"x": pa.array(bytes_of(2), pa.large_binary())}),
-        layout("binary views", {"x": pa.array(bytes_of(2), pa.binary_view())}),
-        layout("categories of binary", {"x": pa.array(bytes_of(2)).dictionary_encode()}),
+        layout("a large binary column", {"x": pa.array(bytes_of(2), pa.large_binary())}),
+        layout("a column of binary views", {"x": pa.array(bytes_of(2), pa.binary_view())}),
+        layout(
+            "a dictionary-encoded binary column", {"x": pa.array(bytes_of(2)).dictionary_encode()}
+        ),
         layout("structs {bytes}", {"x": cells(range(2)).cast(pa.struct([("bytes", pa.binary())]))}),
         layout("lists of one binary", {"x": pa.array([[data] for data in bytes_of(2)])}),
         layout(
@@ -333,10 +354,18 @@ OTHERS = cells(range(5, 7))
         ),
         layout("lists of bytes as numbers", {"x": pa.array([[*data] for data in bytes_of(2)])}),
         layout(
-            "binary beside binary that is not an image", {"a": BLOBS, "b": pa.array(bytes_of(2))}
+            "a binary column beside one that holds no images",
+            {"a": BLOBS, "b": pa.array(bytes_of(2))},
         ),
-        layout("binary columns jpg and json", {"json": BLOBS, "jpg": pa.array(bytes_of(2))}),
-        layout("--image-column NAME", {"image": OTHERS, "b": cells(range(2))}, image_column="b"),
+        layout(
+            "a binary column jpg beside one named json",
+            {"json": BLOBS, "jpg": pa.array(bytes_of(2))},
+        ),
+        layout(
+            "the column that --image-column NAME chooses",
+            {"image": OTHERS, "b": cells(range(2))},
+            image_column="b",
+        ),
     ],
 )
 def test_images_are_found_by_what_columns_hold(
@@ -348,7 +377,9 @@ def test_images_are_found_by_what_columns_hold(
 
 
 @pytest.mark.input(
-    "layout", what="rows of several images (lists)", happens="the first is read, the others named"
+    "layout",
+    what="Parquet rows with several images (lists)",
+    happens="the first is read; the others are listed",
 )
 def test_images_behind_the_first_of_a_row_are_named(root: Path) -> None:
     one, two, three = bytes_of(3)
@@ -375,32 +406,38 @@ PATHS = [f"images/{row}.png" for row in (2, 0, 1)]
 
 
 def paths(what: str, file: str, folder: str, column: Any) -> Any:
-    return row(f"rows that hold {what}", "read from there", file, folder, column, kind="layout")
+    happens = "the files at those paths are read"
+    return row(f"Parquet rows with {what}", happens, file, folder, column, kind="layout")
 
 
 @pytest.mark.parametrize(
     ("file", "folder", "column"),
     [
-        paths("paths beside their file", "train.parquet", "images", {"file_name": PATHS}),
-        paths("paths below the root", "data/train.parquet", "images", {"image": PATHS}),
         paths(
-            "paths that go up within the root", "data/train.parquet", "images",
+            "paths relative to the Parquet file", "train.parquet", "images", {"file_name": PATHS}
+        ),
+        paths(
+            "paths relative to the root of the data", "data/train.parquet", "images",
+            {"image": PATHS},
+        ),
+        paths(
+            "paths that go up (..) but stay inside the data", "data/train.parquet", "images",
             {"path": [f"../{path}" for path in PATHS]},
         ),
         paths(
-            "paths with backslashes", "train.parquet", "images",
+            "paths that use backslashes", "train.parquet", "images",
             {"filepath": [path.replace("/", "\\") for path in PATHS]},
         ),
         paths(
-            "categories of paths", "train.parquet", "images",
+            "dictionary-encoded paths", "train.parquet", "images",
             {"whatever": pa.array(PATHS).dictionary_encode()},
         ),
         paths(
-            "{bytes: null, path}", "train.parquet", "images",
+            "structs {bytes: null, path}", "train.parquet", "images",
             {"image": pa.array([{"bytes": None, "path": path} for path in PATHS], STRUCT)},
         ),
         paths(
-            "{path}", "train.parquet", "images",
+            "structs {path}", "train.parquet", "images",
             {"image": pa.array([{"path": path} for path in PATHS])},
         ),
     ],
@@ -419,7 +456,9 @@ def test_rows_that_hold_paths_are_read_from_there(
 
 
 @pytest.mark.input(
-    "oddity", what="addresses, absolute paths, paths out of the data", happens="named, not used"
+    "oddity",
+    what="rows with URLs, absolute paths or paths that lead out of the data",
+    happens="listed, not used",
 )
 def test_rows_that_lead_out_of_the_data_are_named_and_never_opened(
     root: Path, tmp_path: Path
@@ -447,14 +486,16 @@ def test_rows_that_lead_out_of_the_data_are_named_and_never_opened(
     }
 
 
-@pytest.mark.input("oddity", what="rows that hold addresses alone", happens="refused")
+@pytest.mark.input("oddity", what="Parquet rows with only URLs", happens="refused")
 def test_rows_that_all_hold_addresses_are_refused_with_the_reason(root: Path) -> None:
     pq.write_table(pa.table({"url": ["https://example.org/1.png"] * 3}), root / "train.parquet")
     with pytest.raises(DataError, match=r"no rows with an image in .* \(a URL"):
         load_dataset(str(root))
 
 
-@pytest.mark.input("oddity", what="a row whose image file is missing", happens="a damaged image")
+@pytest.mark.input(
+    "oddity", what="a row whose image file is missing", happens="counts as a damaged image"
+)
 def test_a_row_whose_file_is_missing_is_damaged(root: Path) -> None:
     pictures(root / "images", count=30)
     rows = [f"images/{row}.png" for row in range(30)]
@@ -489,7 +530,7 @@ def test_the_cache_of_the_hub_is_read_by_its_links(root: Path) -> None:
     assert file.train.labels.tolist() == [0, 1]
 
 
-@pytest.mark.input("oddity", what="a Parquet file in a folder of images", happens="passed over")
+@pytest.mark.input("oddity", what="a Parquet file in a folder of images", happens="skipped")
 def test_a_folder_of_images_stays_one_whatever_parquet_files_lie_in_it(root: Path) -> None:
     pictures(root / "images")
     write(root / "train.parquet", 5)
@@ -498,7 +539,9 @@ def test_a_folder_of_images_stays_one_whatever_parquet_files_lie_in_it(root: Pat
     assert load_dataset(str(root)).train.sources == ("images/0.png", "images/1.png", "images/2.png")
 
 
-@pytest.mark.input("oddity", what="an image or two beside Parquet files", happens="named, not used")
+@pytest.mark.input(
+    "oddity", what="an image or two beside Parquet files", happens="listed, not used"
+)
 def test_an_image_beside_parquet_files_is_named(root: Path) -> None:
     write(root / "data" / "train.parquet", 40)
     pictures(root / "assets", count=2)
@@ -511,8 +554,8 @@ def test_an_image_beside_parquet_files_is_named(root: Path) -> None:
 
 @pytest.mark.input(
     "oddity",
-    what="archives, images that are not read and Parquet three folders down, beside Parquet files",
-    happens="are named",
+    what="archives, images of unread formats and Parquet three folders down, beside Parquet files",
+    happens="listed",
 )
 def test_what_else_lies_beside_parquet_files_is_named(root: Path) -> None:
     write(root / "train.parquet", 4)
@@ -526,7 +569,7 @@ def test_what_else_lies_beside_parquet_files_is_named(root: Path) -> None:
 
 
 @pytest.mark.input(
-    "oddity", what="a table of labels beside Parquet files or arrays", happens="is named, not read"
+    "oddity", what="a table of labels beside Parquet files or arrays", happens="listed, not read"
 )
 @pytest.mark.parametrize("form", ["parquet", "npy"])
 def test_a_table_beside_data_that_are_no_image_files_is_named(root: Path, form: str) -> None:
@@ -540,7 +583,7 @@ def test_a_table_beside_data_that_are_no_image_files_is_named(root: Path, form: 
     )
 
 
-@pytest.mark.input("oddity", what="images that no row names", happens="named, not used")
+@pytest.mark.input("oddity", what="images that no Parquet row names", happens="listed, not used")
 def test_an_image_that_no_row_names_is_named(root: Path) -> None:
     pictures(root / "images", count=4)
     pq.write_table(pa.table({"path": PATHS}), root / "train.parquet")
@@ -550,7 +593,9 @@ def test_an_image_that_no_row_names_is_named(root: Path) -> None:
 
 
 def splits(what: str, files: str, train: int, test: int | None, called: str = "") -> Any:
-    return row(what, "read as splits", files, train, test, called, kind="layout")
+    both = f"read as a training and a {called or 'test'} split"
+    happens = both if test else "all images are for training"
+    return row(f"Parquet, {what}", happens, files, train, test, called, kind="layout")
 
 
 HASH = "00000-of-00001-70d52db3c749a935"
@@ -564,16 +609,35 @@ VALIDATION = "validation"
         splits("train2017 and val2017", "train2017:2 val2017:3", 2, 3, VALIDATION),
         splits("mnist_train and mnist-test", "mnist_train:2 mnist-test:3", 2, 3),
         splits("folders train and test", "train/0000:2 train/0001:1 test/part-0:3", 3, 3),
-        splits("folders of the same names", "train/train-0:2 test/test-0:3", 2, 3),
-        splits("classes in folders", "train/cat:2 train/dog:1 val/cat:3", 3, 3, VALIDATION),
+        splits(
+            "files named like their folders (train/train-0)", "train/train-0:2 test/test-0:3", 2, 3
+        ),
+        splits(
+            "files named after classes (train/cat, val/cat)",
+            "train/cat:2 train/dog:1 val/cat:3",
+            3,
+            3,
+            VALIDATION,
+        ),
         splits("config/train/0000", "plain/train/0000:2 plain/valid/0000:3", 2, 3, VALIDATION),
-        splits("train with a hash", f"train-{HASH}:2 dev-{HASH}:3", 2, 3, VALIDATION),
-        splits("files without a split", "part-0:2 part-1:3", 5, None),
+        splits("file names with a hash", f"train-{HASH}:2 dev-{HASH}:3", 2, 3, VALIDATION),
+        splits("file names without a split", "part-0:2 part-1:3", 5, None),
         splits("one file of any name", "data:2", 2, None),
-        splits("any name beside a test split", "images:2 test:3", 2, 3),
-        splits("an empty test beside a validation split", "train:2 test:0 val:3", 2, 3, VALIDATION),
+        splits("a file of any name beside a test split", "images:2 test:3", 2, 3),
+        splits(
+            "an empty test split beside a validation split",
+            "train:2 test:0 val:3",
+            2,
+            3,
+            VALIDATION,
+        ),
         splits("an empty test split", "train:2 test:0", 2, None),
-        splits("files at the root beside data/", "data/train-0:2 data/test-0:3 notes:1", 2, 3),
+        splits(
+            "a file at the root beside splits in data/",
+            "data/train-0:2 data/test-0:3 notes:1",
+            2,
+            3,
+        ),
     ],
 )
 def test_splits_are_told_by_the_names_of_files_and_folders(
@@ -604,15 +668,15 @@ def hidden(test: Any, *, validation: Any, train: Any = (0, 1, 0, 1)) -> dict[str
              hidden([-1, -1], validation=[1, 0, 1]), "validation", [1, 0, 1], kind="label"),
         row("test labels of null, labelled validation", "validation is scored",
              hidden([None, None], validation=[1, 0, 1]), "validation", [1, 0, 1], kind="label"),
-        row("test without a label column", "validation is scored",
+        row("a test split without a label column", "validation is scored",
              hidden(None, validation=[1, 0, 1]), "validation", [1, 0, 1], kind="label"),
-        row("test of other classes", "validation is scored",
+        row("a test split with other classes than train", "validation is scored",
              hidden([7, 8], validation=[1, 0, 1]), "validation", [1, 0, 1], kind="label"),
         row("a test split with some labels", "test is scored",
              hidden([1, -1], validation=[1, 0, 1]), "", [1, -1], kind="label"),
-        row("no labels in any scored split", "test, without labels",
+        row("no labels in any split to score", "test is read, without labels",
              hidden([-1, -1], validation=[None] * 3), "", None, kind="label"),
-        row("labels in the test split alone", "test, without labels",
+        row("labels only in the test split", "test is read, without labels",
              hidden([1, 0], validation=[1, 0, 1], train=[None] * 4), "", None, kind="label"),
     ],
 )  # fmt: skip
@@ -636,7 +700,7 @@ def test_the_first_split_with_usable_labels_is_scored(
     assert (said in found.notes.remarks) == bool(called)
 
 
-@pytest.mark.input("label", what="labels in the test split alone", happens="named, not used")
+@pytest.mark.input("label", what="labels only in the test split", happens="listed, not used")
 @pytest.mark.parametrize("train", [{}, {"label": pa.nulls(4, pa.int64())}])
 def test_labels_of_the_test_split_alone_are_named(root: Path, train: dict[str, Any]) -> None:
     write(root / "train.parquet", 4, **train)
@@ -650,7 +714,7 @@ def test_labels_of_the_test_split_alone_are_named(root: Path, train: dict[str, A
     assert "test has labels, the images to train on have none" in found.notes.remarks
 
 
-@pytest.mark.input("command", what="--split NAME of the data", happens="scored")
+@pytest.mark.input("command", what="--split NAME", happens="that split of the data is scored")
 def test_any_split_is_scored_by_its_own_name(root: Path) -> None:
     for first, name in enumerate(("train", "test", "val", "contrast", "gaussian noise")):
         write(root / f"{name}-00000-of-00001.parquet", 2, first=first, label=[0, 1])
@@ -675,7 +739,7 @@ def test_any_split_is_scored_by_its_own_name(root: Path) -> None:
             load_dataset(str(root), reading=reading(split=wrong))
 
 
-@pytest.mark.input("oddity", what="a damaged file of a split not used", happens="named")
+@pytest.mark.input("oddity", what="a damaged file of an unused split", happens="listed")
 def test_a_damaged_file_of_a_split_that_is_not_used_is_named(root: Path) -> None:
     for name in ("train", "test", "extra"):
         write(root / f"{name}.parquet", 2, label=[0, 1])
@@ -686,7 +750,7 @@ def test_a_damaged_file_of_a_split_that_is_not_used_is_named(root: Path) -> None
     assert "cannot be read as Parquet" in unused.reason
 
 
-@pytest.mark.input("oddity", what="a Parquet file without images in a split", happens="named")
+@pytest.mark.input("oddity", what="a Parquet file without images in a split", happens="listed")
 def test_a_file_without_images_is_named(root: Path) -> None:
     write(root / "train.parquet", 2, label=[0, 1])
     pq.write_table(pa.table({"caption": ["a", "b"]}), root / "train_captions.parquet")

@@ -60,7 +60,7 @@ LABELS = (
 
 
 def passed(what: str, name: str, kind: str, reason: str, happens: str = "") -> Any:
-    return row(what, happens or f"is named: {reason}", name, kind, reason)
+    return row(what, happens or f"listed with the reason: {reason}", name, kind, reason)
 
 
 @pytest.mark.parametrize(
@@ -84,31 +84,41 @@ def passed(what: str, name: str, kind: str, reason: str, happens: str = "") -> A
             "image",
             ".dcm needs: pip install 'stopgrad[dicom]'",
         ),
-        passed("raw files of cameras", "DSC1.NEF", "image", ".nef is not read: convert to PNG"),
-        passed("Photoshop", "flyer.psd", "image", ".psd is not read: convert to PNG"),
+        passed("raw files from cameras", "DSC1.NEF", "image", ".nef is not read: convert to PNG"),
+        passed("Photoshop files", "flyer.psd", "image", ".psd is not read: convert to PNG"),
         passed("SVG", "logo.svg", "image", ".svg is not read: convert to PNG"),
-        passed("NIfTI, packed", "brain.nii.gz", "image", ".nii is not read: convert to PNG"),
-        passed("video", "clip.MOV", "image", ".mov is a video: save its frames as PNG or JPEG"),
-        passed("annotations of VOC", "1.xml", "file", ".xml files are not read"),
-        passed("annotations of COCO", "instances_val2017.json", "file", LABELS.format(".json")),
         passed(
-            "annotations of COCO from Roboflow",
+            "compressed NIfTI (.nii.gz)",
+            "brain.nii.gz",
+            "image",
+            ".nii is not read: convert to PNG",
+        ),
+        passed("video", "clip.MOV", "image", ".mov is a video: save its frames as PNG or JPEG"),
+        passed("VOC annotations", "1.xml", "file", ".xml files are not read"),
+        passed("COCO annotations", "instances_val2017.json", "file", LABELS.format(".json")),
+        passed(
+            "COCO annotations from Roboflow",
             "_annotations.coco.json",
             "file",
             LABELS.format(".json"),
         ),
         passed("labels in JSON", "labels.json", "file", LABELS.format(".json")),
-        passed("a list of labels", "val_synset_labels.txt", "file", LABELS.format(".txt")),
+        passed(
+            "a list of labels in a .txt file",
+            "val_synset_labels.txt",
+            "file",
+            LABELS.format(".txt"),
+        ),
         passed("spreadsheets", "train.xlsx", "file", LABELS.format(".xlsx")),
         passed("other JSON", "settings.json", "file", ".json files are not read"),
-        passed("boxes of YOLO", "labels/1.txt", "file", ".txt files are not read"),
+        passed("YOLO boxes", "labels/1.txt", "file", ".txt files are not read"),
         passed(
             "archives beside images",
             "more.zip",
             "file",
             ".zip files are not opened: unpack them",
         ),
-        passed("files of no known ending", "a.xyz", "file", ".xyz files are not read"),
+        passed("files with an unknown ending", "a.xyz", "file", ".xyz files are not read"),
         passed(
             "files without an ending that are not images",
             "Makefile",
@@ -132,8 +142,8 @@ def test_a_file_of_another_kind_is_named_with_its_reason(
 @pytest.mark.parametrize("form", ["PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "JPEG2000"])
 @pytest.mark.input(
     "format",
-    what="images without an ending, or with a number in its place (scan.001)",
-    happens="are read, if their first bytes are those of an image",
+    what="images without an ending, or with a number as the ending (scan.001)",
+    happens="read if their first bytes are those of an image",
 )
 def test_an_image_without_an_ending_is_read(root: Path, form: str) -> None:
     for name in ("a/x", "a/scan.001", "b/Shot 2026-01-01 at 10.30.15", "b/9e107d9d372bb682"):
@@ -148,8 +158,8 @@ def test_an_image_without_an_ending_is_read(root: Path, form: str) -> None:
 @pytest.mark.parametrize("ending", [".dat", ".jpg~", ".jpg_large", ".bak"])
 @pytest.mark.input(
     "format",
-    what="images with an ending that is none (photo.jpg~, photo.jpg_large)",
-    happens="are named: rename them",
+    what="images with an invalid ending (photo.jpg~, photo.jpg_large)",
+    happens="listed: rename them",
 )
 def test_an_image_with_a_strange_ending_is_named(root: Path, ending: str) -> None:
     put(root, *CLASSES)
@@ -177,7 +187,7 @@ def test_an_image_with_a_strange_ending_is_named(root: Path, ending: str) -> Non
 @pytest.mark.input(
     "oddity",
     what="thumbnails and system folders (@eaDir, $RECYCLE.BIN, __MACOSX, .thumbnails, ...)",
-    happens="are passed over and named; class folders stay classes",
+    happens="skipped and listed; class folders stay classes",
 )
 def test_thumbnails_are_known(root: Path, name: str) -> None:
     put(root, *CLASSES, name)
@@ -200,7 +210,7 @@ def test_thumbnails_are_known(root: Path, name: str) -> None:
         "cat/.1.jpg.icloud",
     ],
 )
-@pytest.mark.input("oddity", what="hidden images and folders", happens="are not read, and named")
+@pytest.mark.input("oddity", what="hidden images and folders", happens="listed, not read")
 def test_hidden_images_are_named(root: Path, name: str) -> None:
     put(root, *CLASSES)
     write(root, name)
@@ -220,7 +230,7 @@ def test_hidden_images_are_named(root: Path, name: str) -> None:
 @pytest.mark.input(
     "layout",
     what="a few stray images beside class folders (up to 5 %)",
-    happens="have no label and are named; the others keep theirs",
+    happens="they have no label and are listed; the others keep theirs",
 )
 def test_stray_images_do_not_undo_the_labels(root: Path, strays: list[str]) -> None:
     put(root, *CLASSES, *strays)
@@ -234,8 +244,8 @@ def test_stray_images_do_not_undo_the_labels(root: Path, strays: list[str]) -> N
 
 @pytest.mark.input(
     "layout",
-    what="more stray images beside class folders",
-    happens="there are no labels; the images that prevent them are named",
+    what="more stray images beside class folders (over 5 %)",
+    happens="no labels; the stray images are listed as the reason",
 )
 def test_many_strays_are_named_as_what_keeps_folders_from_being_classes(root: Path) -> None:
     put(root, *CLASSES, *(f"{number}.png" for number in range(3)))
@@ -257,7 +267,7 @@ def test_a_stray_image_changes_the_key_of_the_cache(root: Path) -> None:
 @pytest.mark.input(
     "oddity",
     what="a folder that cannot be opened",
-    happens="is passed over and named; the rest is read",
+    happens="skipped and listed; the rest is read",
 )
 def test_a_folder_that_may_not_be_opened_is_named(closed: str) -> None:
     with nobodys_folder() as folder:
@@ -295,7 +305,7 @@ def test_a_folder_in_which_nothing_is_read_says_what_is_there(
 
 
 @pytest.mark.input(
-    "oddity", what="a link to a folder that is gone", happens="is named as images not used"
+    "oddity", what="a link to a folder that no longer exists", happens="listed under unused images"
 )
 def test_a_link_that_leads_nowhere_is_named(root: Path) -> None:
     put(root, *CLASSES)
@@ -352,8 +362,8 @@ def put_figures(root: Path) -> None:
 )
 @pytest.mark.input(
     "layout",
-    what="runs, stores, features and figures of our own inside the data",
-    happens="are known and passed over",
+    what="runs, stores, features and figures of stopgrad inside the data",
+    happens="recognised and skipped",
 )
 def test_what_stopgrad_has_written_is_no_image_of_the_data(
     root: Path, leave: Callable[[Path], None], names: set[str]
@@ -390,7 +400,7 @@ def test_features_beside_unlabelled_images_are_not_their_labels(root: Path) -> N
 @pytest.mark.input(
     "layout",
     what="Parquet files in a folder of images",
-    happens="the images are read, unless they are at most 5 % of the rows that hold images",
+    happens="the images are read, unless they number at most 5 % of the Parquet rows with images",
 )
 def test_parquet_counts_where_it_holds_the_images(
     root: Path, rows: int, pictures: int, parquet: bool
@@ -495,15 +505,15 @@ def put_pairs(root: Path, *pairs: tuple[str, str], side: int = 8) -> None:
 @pytest.mark.parametrize(
     ("whole", "copy"),
     [
-        row("photos/ and thumbs/ of the same names", "thumbs/ is passed over and named",
+        row("photos/ and thumbs/ with the same file names", "thumbs/ is skipped and listed",
             "photos/{}.png", "thumbs/{}.png", kind="layout"),
-        row("thumbnails/ below the images themselves", "thumbnails/ is passed over and named",
+        row("thumbnails/ in the folder of the images", "thumbnails/ is skipped and listed",
             "{}.png", "thumbnails/{}.webp", kind="layout"),
-        row("CLASS/thumbs", "is passed over and named; the class folders are classes",
+        row("CLASS/thumbs", "thumbs/ is skipped and listed; the class folders are the classes",
             "cat/{}.png", "cat/Thumbs/{}.png", kind="layout"),
-        row("thumbnail/CLASS beside CLASS", "thumbnail/ is passed over and named",
+        row("thumbnail/CLASS beside CLASS", "thumbnail/ is skipped and listed",
             "cat/{}.png", "thumbnail/cat/{}.png", kind="layout"),
-        row("train/CLASS and thumbs/train/CLASS", "thumbs/ is passed over and named",
+        row("train/CLASS and thumbs/train/CLASS", "thumbs/ is skipped and listed",
             "train/cat/{}.png", "thumbs/train/cat/{}.png", kind="layout"),
     ],
 )  # fmt: skip
@@ -521,10 +531,10 @@ def test_smaller_copies_of_the_same_names_are_passed_over(
 @pytest.mark.parametrize(
     ("copy", "side"),
     [
-        row("a class thumbs/ of other names", "is a class; said", "thumbs/up{}.png", 8,
-            kind="layout"),
-        row("a class thumbs/ of the same names, as large", "is a class; said", "thumbs/{}.png", 32,
-            kind="layout"),
+        row("a class thumbs/ with other file names", "read as a class; reported",
+            "thumbs/up{}.png", 8, kind="layout"),
+        row("a class thumbs/ with the same file names and image sizes",
+            "read as a class; reported", "thumbs/{}.png", 32, kind="layout"),
     ],
 )  # fmt: skip
 def test_a_folder_called_thumbs_that_is_none_is_said(root: Path, copy: str, side: int) -> None:
@@ -540,23 +550,23 @@ def test_a_folder_called_thumbs_that_is_none_is_said(root: Path, copy: str, side
 @pytest.mark.parametrize(
     ("whole", "mask"),
     [
-        row("CXR_png/ and masks/ of the same names, with or without _mask",
-            "masks/ is passed over and named", "CXR_png/{}.png", "masks/{}_mask.png",
+        row("CXR_png/ and masks/ with the same file names, with or without _mask",
+            "masks/ is skipped and listed", "CXR_png/{}.png", "masks/{}_mask.png",
             kind="layout"),
-        row("photos/ and labels/ of the same names", "labels/ is passed over and named",
+        row("photos/ and labels/ with the same file names", "labels/ is skipped and listed",
             "photos/{}.png", "labels/{}.png", kind="layout"),
-        row("CLASS/masks", "is passed over and named; the class folders are classes",
+        row("CLASS/masks", "masks/ is skipped and listed; the class folders are the classes",
             "cat/{}.png", "cat/masks/{}.png", kind="layout"),
         row("CLASS/7.png beside CLASS/7_mask.png",
-            "the masks are passed over and named", "cat/x ({}).png", "cat/x ({})_mask.png",
+            "the masks are skipped and listed", "cat/x ({}).png", "cat/x ({})_mask.png",
             kind="layout"),
-        row("7.png beside 7_mask_1.png", "the masks are passed over and named", "{}.png",
+        row("7.png beside 7_mask_1.png", "the masks are skipped and listed", "{}.png",
             "{}_mask_1.png", kind="layout"),
-        row("images_resized/CLASS beside images/CLASS", "is passed over and named",
+        row("images_resized/CLASS beside images/CLASS", "images_resized/ is skipped and listed",
             "images/cat/{}.png", "images_resized/cat/{}.jpg", kind="layout"),
-        row("preview/ or resized_256/ beside photos/ of the same names",
-            "is passed over and named", "photos/{}.png", "resized_256/{}.png", kind="layout"),
-        row("photo.png beside photo-thumb.webp", "the thumbnails are passed over and named",
+        row("preview/ or resized_256/ beside photos/ with the same file names",
+            "skipped and listed", "photos/{}.png", "resized_256/{}.png", kind="layout"),
+        row("photo.png beside photo-thumb.webp", "the thumbnails are skipped and listed",
             "{}.png", "{}-thumb.webp", kind="layout"),
     ],
 )  # fmt: skip

@@ -37,7 +37,7 @@ CATS_AND_DOGS = ("cat/0.png", "cat/1.png", "dog/2.png", "dog/3.png")
 
 
 @pytest.mark.input(
-    "command", what="--data A --data B", happens="the images of both are learned from"
+    "command", what="--data A --data B", happens="the images of both are for training"
 )
 def test_images_of_all_sources_follow_each_other(tmp_path: Path) -> None:
     one = put(tmp_path / "one", "0.png", "1.png")
@@ -50,7 +50,7 @@ def test_images_of_all_sources_follow_each_other(tmp_path: Path) -> None:
 
 
 @pytest.mark.input(
-    "label", what="several data sets of the same classes", happens="their labels count"
+    "label", what="several data sets with the same classes", happens="their labels are used"
 )
 def test_labels_of_the_same_classes_count(tmp_path: Path) -> None:
     one = put(tmp_path / "a" / "train", *CATS_AND_DOGS).parent
@@ -70,7 +70,7 @@ def test_labels_of_the_same_classes_count(tmp_path: Path) -> None:
 
 
 @pytest.mark.input(
-    "label", what="one labelled data set among several", happens="its labels count; said"
+    "label", what="one labelled data set among several", happens="its labels are used; reported"
 )
 def test_only_labelled_source_gives_the_labels(tmp_path: Path) -> None:
     labelled = put(tmp_path / "few", *CATS_AND_DOGS)
@@ -81,7 +81,9 @@ def test_only_labelled_source_gives_the_labels(tmp_path: Path) -> None:
 
 
 @pytest.mark.input(
-    "label", what="several data sets of other classes", happens="no labels; each is named"
+    "label",
+    what="several data sets with different classes",
+    happens="no labels; each data set is listed",
 )
 def test_labels_of_classes_that_differ_are_named_and_not_used(tmp_path: Path) -> None:
     pets = put(tmp_path / "pets", *CATS_AND_DOGS)
@@ -99,8 +101,8 @@ def test_labels_of_classes_that_differ_are_named_and_not_used(tmp_path: Path) ->
 @pytest.mark.parametrize("channels", [2, 4, 5])
 @pytest.mark.input(
     "layout",
-    what="stores of 4 or any number of bands, several together",
-    happens="a channel each, as in each store alone; --bands is for the files beside them",
+    what="several stores of 4 or any number of bands",
+    happens="each band is a channel, as in a single store; --bands applies to files beside them",
 )
 def test_stores_of_bands_mean_together_what_each_means_alone(channels: int, tmp_path: Path) -> None:
     values = np.random.default_rng(8).integers(0, 256, (6, 8, 8, channels), np.uint8)
@@ -137,8 +139,8 @@ def test_bands_beside_a_store_alone_are_not_passed_over_without_a_word(
 
 @pytest.mark.input(
     "layout",
-    what="data sets of different numbers of channels together",
-    happens="refused: each is named with its number",
+    what="several data sets with different numbers of channels",
+    happens="refused; the error gives the number of each data set",
 )
 def test_sources_that_differ_in_channels_are_refused_in_one_line(tmp_path: Path) -> None:
     np.save(tmp_path / "b.npy", np.zeros((4, 8, 8, 4), np.uint8))
@@ -226,7 +228,9 @@ def test_several_are_named_in_a_list_in_python(tmp_path: Path) -> None:
 
 
 @pytest.mark.input(
-    "command", what="--data FOLDER --data FOLDER/INNER", happens="says how many are read twice"
+    "command",
+    what="--data FOLDER --data FOLDER/INNER",
+    happens="a message says how many images are read twice",
 )
 def test_images_that_are_read_twice_are_counted(tmp_path: Path) -> None:
     for name in ("cat/0", "cat/1", "dog/2", "dog/3", "dog/4"):
@@ -243,7 +247,7 @@ def test_images_that_are_read_twice_are_counted(tmp_path: Path) -> None:
 @pytest.mark.input(
     "oddity",
     what="--data of 12 bits and --data of 16 bits",
-    happens="one white level; said, and that stores keep their own",
+    happens="one white level for both, which is reported; stores keep their own",
 )
 def test_sources_that_one_white_level_does_not_fit_are_named(tmp_path: Path) -> None:
     for name, most in (("xray", 4095), ("ct", 65535), ("other", 4000)):

@@ -39,14 +39,14 @@ CATS, DOGS = ["cat/0.png", "cat/1.png"], ["dog/0.png", "dog/1.png"]
             each("Training/cat", "Training/dog", "Testing/cat"),
             CATS + DOGS,
             CATS,
-            "Training is learned from, Testing is scored",
+            "Training is for training, Testing is scored",
         ),
         layout(
-            "train2017 and val2017 (COCO), loose images",
+            "train2017 and val2017 with loose images (COCO)",
             each("train2017", "val2017"),
             ["0.png", "1.png"],
             ["0.png", "1.png"],
-            "splits without labels",
+            "two splits without labels",
         ),
         layout(
             "train_images/CLASS and validation_images/CLASS",
@@ -74,14 +74,14 @@ CATS, DOGS = ["cat/0.png", "cat/1.png"], ["dog/0.png", "dog/1.png"]
             [*each("data/train/cat", "data/train/dog", "data/test/cat"), "notebooks/plot.png"],
             CATS + DOGS,
             CATS,
-            "two splits; notebooks/ is not read, and named",
+            "two splits; notebooks/ is listed, not read",
         ),
         layout(
             "images/train and images/val beside labels/ (YOLO)",
             each("images/train", "images/val"),
             ["0.png", "1.png"],
             ["0.png", "1.png"],
-            "two splits without labels; the text files are named",
+            "two splits without labels; the text files are listed",
         ),
         layout(
             "train/images and valid/images (YOLO)",
@@ -102,14 +102,14 @@ CATS, DOGS = ["cat/0.png", "cat/1.png"], ["dog/0.png", "dog/1.png"]
             each("archive/train/cat", "archive/train/dog", "archive/val/dog"),
             CATS + DOGS,
             DOGS,
-            "the outer folder is passed through",
+            "the outer folder is ignored",
         ),
         layout(
             "Training Data/train and Training Data/test",
             each("Training Data/train/cat", "Training Data/train/dog", "Training Data/test/cat"),
             CATS + DOGS,
             CATS,
-            "the splits are those inside",
+            "the inner folders are the splits",
         ),
         layout(
             "CLASS/train and CLASS/test",
@@ -123,14 +123,14 @@ CATS, DOGS = ["cat/0.png", "cat/1.png"], ["dog/0.png", "dog/1.png"]
             each("cat", "dog", "test/cat", "test/dog"),
             CATS + DOGS,
             CATS + DOGS,
-            "test/ is scored, the rest learned from",
+            "test/ is scored, the rest is for training",
         ),
         layout(
             "loose images beside test/",
             ["0.png", "1.png", "2.png", *each("test")],
             ["0.png", "1.png", "2.png"],
             ["0.png", "1.png"],
-            "test/ is scored, the loose images learned from",
+            "test/ is scored, the loose images are for training",
         ),
         layout(
             "archive/CLASS, one folder around the class folders",
@@ -144,8 +144,7 @@ CATS, DOGS = ["cat/0.png", "cat/1.png"], ["dog/0.png", "dog/1.png"]
             each("trainA", "trainB", "testA", "testB"),
             ["trainA/0.png", "trainA/1.png", "trainB/0.png", "trainB/1.png"],
             ["0.png", "1.png"],
-            "both training folders are learned from as two classes' folders would be; testA is "
-            "scored, testB named",
+            "trainA and trainB are both for training; testA is scored, testB is listed",
         ),
         layout(
             "train/CLASS/images (Tiny ImageNet)",
@@ -188,8 +187,8 @@ def test_the_split_of_an_image_is_told_by_its_folder(
 )
 @pytest.mark.input(
     "layout",
-    what="class folders of which one is called like a split",
-    happens="all are classes, and that is said",
+    what="class folders, one of which is named like a split",
+    happens="all are classes; reported",
 )
 def test_a_folder_with_the_name_of_a_split_beside_classes_is_a_class(
     root: Path, names: list[str], classes: tuple[str, ...]
@@ -212,8 +211,8 @@ def test_a_folder_with_the_name_of_a_split_beside_classes_is_a_class(
 )
 @pytest.mark.input(
     "layout",
-    what="nothing but splits to score",
-    happens="is refused; the message names the folder to learn from",
+    what="only splits to score (test/, val/)",
+    happens="refused; the error names the folder to train on",
 )
 def test_images_to_score_alone_are_not_learned_from_unasked(
     root: Path, names: list[str], hint: str
@@ -236,10 +235,10 @@ def split_choice(what: str, names: list[str], scored: str, count: int, happens: 
             [*each("train/cat", "train/dog", "val/cat"), *each("test", count=5)],
             "validation",
             2,
-            "val/ is scored; the images of test/ are named",
+            "val/ is scored; the images of test/ are listed",
         ),
         split_choice(
-            "test/ in one folder that is not a class (test/test/, test/unknown/)",
+            "test/ with one inner folder that is not a class (test/test/, test/unknown/)",
             [*each("train/cat", "train/dog", "valid/dog"), *each("test/unknown", count=3)],
             "validation",
             2,
@@ -250,7 +249,7 @@ def split_choice(what: str, names: list[str], scored: str, count: int, happens: 
             each("train/cat", "train/dog", "test/cat", "val/cat", "val/dog"),
             "",
             2,
-            "test/ is scored; the images of val/ are named",
+            "test/ is scored; the images of val/ are listed",
         ),
         split_choice(
             "dev/CLASS and a flat Testing/",
@@ -292,8 +291,8 @@ def test_a_wanted_split_is_scored_and_never_mistaken_for_another(root: Path) -> 
 
 @pytest.mark.input(
     "label",
-    what="a flat test/ alone beside train/CLASS",
-    happens="is read without labels",
+    what="only a flat test/ beside train/CLASS",
+    happens="test/ is read without labels",
 )
 def test_a_wanted_split_has_its_classes_below_a_folder_called_images(root: Path) -> None:
     splits = ("train", "test", "extra")
@@ -326,7 +325,7 @@ def test_a_flat_test_split_has_no_labels(root: Path) -> None:
 @pytest.mark.input(
     "label",
     what="loose images and unknown classes in a test split",
-    happens="have no label, and are named",
+    happens="those images have no label and are listed",
 )
 def test_images_of_unknown_classes_are_scored_without_a_label_and_named(root: Path) -> None:
     put(root, *each("train/cat", "train/dog", "test/cat", "test/yak"), "test/loose.png")
@@ -342,7 +341,7 @@ def test_images_of_unknown_classes_are_scored_without_a_label_and_named(root: Pa
 @pytest.mark.input(
     "layout",
     what="folders beside train/ that are not splits (unlabeled/, notes/)",
-    happens="are not read; their images are named, and how to learn from them is said",
+    happens="their images are listed, not read; a message says how to train on them",
 )
 def test_what_lies_beside_train_is_named(root: Path) -> None:
     put(root, *each("train/a", "train/b", "test/a", "val/a"), "unlabeled/x.png", "notes/y.png")
@@ -360,7 +359,7 @@ def test_what_lies_beside_train_is_named(root: Path) -> None:
 @pytest.mark.input(
     "layout",
     what="labeled/CLASS beside a flat unlabeled/",
-    happens="labeled/ is learned from; how to learn from the other is said",
+    happens="labeled/ is for training; a message says how to train on the other",
 )
 @pytest.mark.parametrize("names", [("labeled", "unlabeled"), ("Labelled", "Unlabelled")])
 def test_labels_of_a_labelled_folder_count(root: Path, names: tuple[str, str]) -> None:
@@ -385,7 +384,7 @@ def test_labels_of_a_labelled_folder_count(root: Path, names: tuple[str, str]) -
 @pytest.mark.input(
     "layout",
     what="masks as PNG beside images/ (segmentation data)",
-    happens="are not trained on, and named",
+    happens="the masks are listed, not trained on",
 )
 def test_masks_beside_images_are_not_learned_from(root: Path, names: list[str], used: int) -> None:
     put(root, *names)
@@ -401,7 +400,7 @@ def test_masks_beside_images_are_not_learned_from(root: Path, names: list[str], 
 @pytest.mark.input(
     "layout",
     what="class folders mask/ and no_mask/",
-    happens="are classes",
+    happens="both are classes",
 )
 def test_a_class_called_mask_is_a_class(root: Path) -> None:
     put(root, *each("mask", "no_mask"))
@@ -437,7 +436,7 @@ def test_a_folder_called_images_is_no_class_of_a_test_split(root: Path) -> None:
 @pytest.mark.input(
     "layout",
     what="cat/train and cat/test beside test/",
-    happens="the images of test/ are named",
+    happens="the images of test/ are listed",
 )
 def test_a_folder_of_the_same_name_as_an_inner_split_is_named(root: Path) -> None:
     put(root, *each("cat/train", "cat/test"), "test/9.png")
@@ -448,12 +447,14 @@ def test_a_folder_of_the_same_name_as_an_inner_split_is_named(root: Path) -> Non
 @pytest.mark.parametrize(
     ("outer", "inner"),
     [
-        row("fold1/CLASS, fold2/CLASS", "no labels; says how to learn from all with labels",
+        row("fold1/CLASS, fold2/CLASS", "no labels; a message says how to train on all "
+            "with labels",
             ("fold1", "fold2", "fold3"), ("cat", "dog"), kind="layout"),
-        row("siteA/CLASS, siteB/CLASS", "no labels; says how to learn from all with labels",
+        row("siteA/CLASS, siteB/CLASS", "no labels; a message says how to train on all "
+            "with labels",
             ("siteA", "siteB"), ("benign", "malignant"), kind="layout"),
-        row("2019/CLASS, 2020/CLASS in one more folder",
-            "no labels; says how to learn from all with labels",
+        row("2019/CLASS, 2020/CLASS inside another folder",
+            "no labels; a message says how to train on all with labels",
             ("data/2019", "data/2020"), ("0", "1", "2"), kind="layout"),
     ],
 )  # fmt: skip
@@ -490,7 +491,7 @@ def test_folders_that_are_no_classes_are_not_said_to_be(root: Path, names: list[
 @pytest.mark.parametrize(
     ("names", "scored"),
     [
-        row("tr/CLASS and te/CLASS, nothing beside", "two splits", ("tr", "te"), "te",
+        row("tr/CLASS and te/CLASS, nothing else beside them", "two splits", ("tr", "te"), "te",
             kind="layout"),
         row("tr/CLASS, va/CLASS and te/CLASS", "te/ is scored", ("TR", "VA", "TE"), "TE",
             kind="layout"),
@@ -512,8 +513,8 @@ def test_short_names_of_splits_count_with_no_others_beside_them(
 
 @pytest.mark.input(
     "label",
-    what="classes in the names of images alone (cat.0.jpg, dog_1.jpg)",
-    happens="are no labels; said, with what to do",
+    what="classes only in the names of images (cat.0.jpg, dog_1.jpg)",
+    happens="not used as labels; reported, with what to do",
 )
 def test_classes_in_names_are_said(root: Path) -> None:
     put(root, *(f"train/{of}.{n}.png" for of in ("cat", "great_dog") for n in range(3)))

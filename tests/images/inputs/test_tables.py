@@ -61,15 +61,15 @@ def table(what: str, file: str, header: str, form: str, happens: str = "labels a
         ),
         table("labels.csv", "labels.csv", "filename,class", "{name},{label}"),
         table(
-            "train.csv of a competition, names without an ending",
+            "train.csv from a competition, with names without an ending",
             *("train.csv", "id,breed", "{stem},{label}"),
         ),
         table(
-            "train_labels.csv, numbers that lack their zeros",
+            "train_labels.csv with numbers that lack their leading zeros",
             *("train_labels.csv", "image_id,target", "{number},{label}"),
         ),
         table(
-            "absolute paths of another machine",
+            "absolute paths from another machine",
             *("labels.csv", "path,label", "/kaggle/input/train/{name},{label}"),
         ),
         table(
@@ -81,11 +81,11 @@ def table(what: str, file: str, header: str, form: str, happens: str = "labels a
             *("labels.csv", "\ufeff;img;Class Name", "{number};{name};{label}"),
         ),
         table(
-            "a line sep=; before the header, as Excel writes",
+            "a line sep=; before the header, as Excel writes it",
             *("labels.csv", "sep=;\nimage;label", "{name};{label}"),
         ),
         table(
-            "a remark before the header",
+            "a comment before the header",
             *("labels.csv", "# of last year\nimage,label", "{name},{label}"),
         ),
         table(
@@ -93,7 +93,7 @@ def table(what: str, file: str, header: str, form: str, happens: str = "labels a
             *("labels.csv", '"image" ; "label"', '"{name}" ; "{label} "'),
         ),
         table(
-            "a class with the boxes of its objects (ILSVRC of Kaggle)",
+            "a class with the boxes of its objects (ILSVRC on Kaggle)",
             *(
                 "LOC_solution.csv",
                 "ImageId,PredictionString",
@@ -105,11 +105,11 @@ def table(what: str, file: str, header: str, form: str, happens: str = "labels a
         table("tabs (.tsv)", "train/labels.tsv", "file\tspecies", "{name}\t{label}"),
         table("a table without a header", "labels.csv", "", "{name},{label}"),
         table(
-            "another name of the only other column",
+            "an unusual name for the only other column",
             *("labels.csv", "image,what_it_is", "{name},{label}"),
         ),
         table(
-            "the ending of another format",
+            "file names with the ending of another format",
             *("labels.csv", "image,label", "{stem}.jpg,{label}"),
         ),
         table(
@@ -117,7 +117,7 @@ def table(what: str, file: str, header: str, form: str, happens: str = "labels a
             *("annotations/train.csv", "image,label", "{name},{label}"),
         ),
         table(
-            "labels beside columns of other things",
+            "a label column among other columns",
             *("train.csv", "width,image,label,height", "8,{name},{label},8"),
         ),
     ],
@@ -138,14 +138,14 @@ def test_a_table_labels_the_images_that_it_names(
     ("header", "form"),
     [
         row(
-            "row numbers from 0 in a column without a name (pandas), images called by numbers",
-            "the column with the numbers of the images names them",
+            "row numbers from 0 in a column without a name (pandas), beside images named by number",
+            "rows are matched by the column with the numbers of the images",
             *(",case,label", "{n},{m},{label}"),
             kind="label",
         ),
         row(
-            "row numbers from 0 in a column id, images called by numbers",
-            "the column with the numbers of the images names them",
+            "row numbers from 0 in a column id, beside images named by number",
+            "rows are matched by the column with the numbers of the images",
             *("id,photo,label", "{n},{m:04},{label}"),
             kind="label",
         ),
@@ -197,8 +197,8 @@ def test_a_column_called_as_files_are_goes_before_one_that_names_more_images(
 
 @pytest.mark.input(
     "label",
-    what="masks with the names of the images, and a table of labels",
-    happens="labels are read, masks passed over",
+    what="masks with the same names as the images, and a table of labels",
+    happens="labels are read; the masks are skipped",
 )
 def test_names_of_masks_are_none_of_a_table(root: Path) -> None:
     put(root, *(f"{folder}/{name}" for folder in ("images", "masks") for name in NAMES))
@@ -210,8 +210,8 @@ def test_names_of_masks_are_none_of_a_table(root: Path) -> None:
 
 @pytest.mark.input(
     "label",
-    what="trainLabels.csv beside train/ and test/ of the same names (CIFAR-10 of Kaggle)",
-    happens="labels of train/",
+    what="trainLabels.csv beside train/ and test/ with the same file names (CIFAR-10 on Kaggle)",
+    happens="it labels only train/",
 )
 def test_words_of_a_tables_name_may_be_told_by_capitals(root: Path) -> None:
     put(root, *(f"{split}/{name}" for split in ("train", "test") for name in NAMES))
@@ -224,8 +224,8 @@ def test_words_of_a_tables_name_may_be_told_by_capitals(root: Path) -> None:
 
 @pytest.mark.input(
     "label",
-    what="a table with the names of DICOM files without their ending (Kaggle)",
-    happens="labels are read, with the extra dicom",
+    what="a table that names DICOM files without their ending (Kaggle)",
+    happens="labels are read if the extra dicom is installed",
 )
 @pytest.mark.parametrize("form", ["{stem},{label}", "{stem}.dcm,{label}"])
 def test_names_in_a_table_may_lack_the_ending_of_dicom(root: Path, form: str) -> None:
@@ -263,8 +263,8 @@ def test_lines_of_json_may_hold_any_separator_of_unicode(root: Path) -> None:
 
 @pytest.mark.input(
     "label",
-    what="columns x and y, where a tile lies, in a table or Parquet files",
-    happens="no labels",
+    what="columns x and y that give a tile's position, in a table or Parquet files",
+    happens="not used as labels",
 )
 @pytest.mark.parametrize("ending", ["csv", "parquet"])
 def test_the_place_of_a_tile_is_no_label(root: Path, ending: str) -> None:
@@ -316,8 +316,8 @@ def test_lines_of_json_label_images(root: Path) -> None:
 
 @pytest.mark.input(
     "label",
-    what="labels inside of an object, annotation: {label}, in metadata.jsonl or metadata.parquet",
-    happens="are read as column annotation.label",
+    what="labels inside an object, annotation: {label}, in metadata.jsonl or metadata.parquet",
+    happens="read as column annotation.label",
 )
 @pytest.mark.parametrize("ending", ["jsonl", "parquet"])
 def test_labels_inside_of_objects_are_read(root: Path, ending: str) -> None:
@@ -339,8 +339,8 @@ def test_labels_inside_of_objects_are_read(root: Path, ending: str) -> None:
 
 @pytest.mark.input(
     "label",
-    what="several columns of a table that are called as labels are",
-    happens="the first by rule, others named",
+    what="several columns of a table with names of label columns",
+    happens="the first in a fixed order is used; the others are reported",
 )
 def test_other_columns_called_as_labels_are_named(root: Path) -> None:
     put(root, *NAMES)
@@ -379,8 +379,8 @@ def test_text_that_says_no_label_is_no_class(root: Path) -> None:
 
 @pytest.mark.input(
     "label",
-    what="a class called none, NA or null in a table",
-    happens="is no label, and is named",
+    what="a class named none, NA or null in a table",
+    happens="counts as no label; reported",
 )
 def test_a_word_for_no_label_that_may_be_a_class_is_named(root: Path) -> None:
     put(root, *NAMES)
@@ -406,8 +406,8 @@ def test_metadata_in_parquet_labels_images(root: Path) -> None:
 
 @pytest.mark.input(
     "label",
-    what="a column for each class, with a single 1 or True in a row (one-hot)",
-    happens="is read as labels; rows of 0 alone have none",
+    what="one column per class, with a single 1 or True in each row (one-hot)",
+    happens="read as labels; rows of only 0 have no label",
 )
 @pytest.mark.parametrize(
     "hot",
@@ -428,8 +428,8 @@ def test_columns_with_a_single_one_are_classes(root: Path, hot: tuple[str, ...])
 
 @pytest.mark.input(
     "label",
-    what="columns of 0 and 1, several of which are 1 in a row, or most of which have none",
-    happens="are named: no single class",
+    what="columns of 0 and 1 with several 1s in a row, or without a 1 in most rows",
+    happens="reported: no single class per row",
 )
 @pytest.mark.parametrize("lines", [["1,1,0", "0,1,0", "0,0,1"], ["1,0,0", "0,0,0", "0,0,0"]])
 def test_columns_of_several_ones_are_no_classes(root: Path, lines: list[str]) -> None:
@@ -445,7 +445,7 @@ def test_columns_of_several_ones_are_no_classes(root: Path, lines: list[str]) ->
 @pytest.mark.input(
     "layout",
     what="val/val_annotations.txt beside val/images/ (Tiny ImageNet)",
-    happens="labels val/, which is scored",
+    happens="the file labels val/, which is scored",
 )
 def test_tiny_imagenet_is_scored_on_its_validation_split(root: Path) -> None:
     put(root, *(f"train/{of}/images/{of}_{n}.JPEG" for of in ("n1", "n2") for n in range(3)))
@@ -463,7 +463,7 @@ def test_tiny_imagenet_is_scored_on_its_validation_split(root: Path) -> None:
 @pytest.mark.input(
     "label",
     what="train.csv and test.csv beside flat train/ and test/",
-    happens="each labels its split, though both have the same names",
+    happens="each labels its own split, even if both have the same file names",
 )
 def test_each_split_has_its_own_table(root: Path) -> None:
     put(root, *(f"train/{name}" for name in NAMES), *(f"test/{name}" for name in NAMES[:3]))
@@ -482,7 +482,7 @@ def test_each_split_has_its_own_table(root: Path) -> None:
 @pytest.mark.input(
     "label",
     what="train/CLASS beside a flat test/ with test.csv (GTSRB)",
-    happens="folders label the one, the table the other",
+    happens="the folders label train/, the table labels test/",
 )
 def test_a_table_labels_the_split_that_has_no_class_folders(root: Path) -> None:
     put(root, *each("Train/0", "Train/1", count=3), *(f"Test/{name}" for name in NAMES[:3]))
@@ -496,7 +496,7 @@ def test_a_table_labels_the_split_that_has_no_class_folders(root: Path) -> None:
 
 @pytest.mark.input(
     "layout",
-    what="flat train/, val/ and test/ of which only val/ has a table",
+    what="flat train/, val/ and test/, where train/ and val/ have a table",
     happens="val/ is scored",
 )
 def test_the_split_that_a_table_labels_is_scored(root: Path) -> None:
@@ -520,8 +520,8 @@ def test_a_table_in_utf_16_labels_images(root: Path) -> None:
 
 @pytest.mark.input(
     "label",
-    what="a column that names the split, alone beside names (CelebA's partition)",
-    happens="is not a label, and is named",
+    what="a table of only image names and their split (CelebA's partition)",
+    happens="the split is not used as a label; reported",
 )
 @pytest.mark.parametrize("name", ["partition", "split", "Set", "fold", "sub_set"])
 def test_a_column_that_names_the_split_is_no_label(root: Path, name: str) -> None:
@@ -534,7 +534,9 @@ def test_a_column_that_names_the_split_is_no_label(root: Path, name: str) -> Non
     assert train_labels(asked) == (("a", "b", "c"), [0, 1, 2] * 4)
 
 
-@pytest.mark.input("oddity", what="a folder of tables alone", happens="refused: names them")
+@pytest.mark.input(
+    "oddity", what="a folder of only tables", happens="refused; the error names them"
+)
 def test_a_folder_of_tables_alone_is_refused_by_their_names(root: Path) -> None:
     csv(root, "mnist_train.csv", "label,pixel0,pixel1", ["3,0,255"])
     with pytest.raises(DataError, match=r"tables without images: 'mnist_train\.csv'"):
@@ -542,7 +544,9 @@ def test_a_folder_of_tables_alone_is_refused_by_their_names(root: Path) -> None:
 
 
 def unfit(what: str, file: str, header: str, form: str, why: str) -> Any:
-    return row(what, f"is named: {why}", file, header, form, why, kind="label")
+    return row(
+        what, f"no labels; the reason is reported: {why}", file, header, form, why, kind="label"
+    )
 
 
 @pytest.mark.parametrize(
@@ -569,15 +573,15 @@ def unfit(what: str, file: str, header: str, form: str, why: str) -> Any:
             "its column 'label' holds numbers with fractions, such as 0.1",
         ),
         unfit("an empty table", "labels.csv", "", "", "it is empty"),
-        unfit("a list of names", "list.csv", "image", "{name}", "no other column"),
+        unfit("a table of only names", "list.csv", "image", "{name}", "no other column"),
         unfit(
-            "broken lines of JSON",
+            "invalid JSON lines",
             *("metadata.jsonl", "", "{{no"),
             "it cannot be read (Expecting property name enclosed in double quotes: "
             "line 1 column 2 (char 1))",
         ),
         unfit(
-            "metadata.parquet that is none",
+            "metadata.parquet that is invalid",
             *("metadata.parquet", "", "no"),
             "it cannot be read (Parquet magic bytes not found in footer. Either the file is "
             "corrupted or this is not a parquet file.)",
@@ -596,8 +600,8 @@ def test_a_table_that_gives_no_labels_is_named_with_the_reason(
 
 @pytest.mark.input(
     "label",
-    what="rows without an image, images without a row, two labels for one image",
-    happens="are named; the rest is labelled",
+    what="table rows without an image, images without a row, two labels for one image",
+    happens="reported; the rest is labelled",
 )
 def test_labels_that_cannot_be_used_are_named(root: Path) -> None:
     put(root, *NAMES)
@@ -613,7 +617,9 @@ def test_labels_that_cannot_be_used_are_named(root: Path) -> None:
 
 
 @pytest.mark.input(
-    "label", what="a table in which all labels of test/ are -1", happens="said: they are hidden"
+    "label",
+    what="a table in which all labels of test/ are -1",
+    happens="reported: the labels are hidden",
 )
 def test_hidden_labels_of_a_table_are_said(root: Path) -> None:
     put(root, *(f"{split}/{name}" for split in ("train", "test") for name in NAMES))
@@ -626,8 +632,8 @@ def test_hidden_labels_of_a_table_are_said(root: Path) -> None:
 
 @pytest.mark.input(
     "label",
-    what="names in a table that several images have",
-    happens="label none of them, and are named",
+    what="names in a table that fit several images",
+    happens="none of these images gets a label; the names are listed",
 )
 def test_a_name_that_two_images_have_labels_neither(root: Path) -> None:
     put(root, *(f"x/y/{name}" for name in NAMES), "z/0000.png")
@@ -653,8 +659,8 @@ def test_a_table_of_names_that_several_images_have_says_so(root: Path) -> None:
 
 @pytest.mark.input(
     "label",
-    what="numbers in a table beside files that differ in zeros alone (1, 01, 001)",
-    happens="each labels the file of its own name",
+    what="numbers in a table beside files that differ only in zeros (1, 01, 001)",
+    happens="each number labels the file with exactly that name",
 )
 def test_a_number_is_its_own_name_before_it_lacks_zeros(root: Path) -> None:
     put(root, "1.png", "01.png", "001.png", "0002.png")
@@ -668,7 +674,7 @@ def test_a_number_is_its_own_name_before_it_lacks_zeros(root: Path) -> None:
 @pytest.mark.input(
     "label",
     what="a table beside class folders",
-    happens="is not read, and named: the folders are the classes",
+    happens="listed, not read: the folders are the classes",
 )
 def test_class_folders_go_before_tables(root: Path) -> None:
     put(root, *each("cat", "dog"))
@@ -684,8 +690,8 @@ def test_class_folders_go_before_tables(root: Path) -> None:
 
 @pytest.mark.input(
     "label",
-    what="a table beside folders that differ in a number alone (HAM10000, ChestX-ray14)",
-    happens="labels the images: the folders are parts of one set",
+    what="a table beside folders that differ only in a number (HAM10000, ChestX-ray14)",
+    happens="the table labels the images: the folders are parts of one set",
 )
 @pytest.mark.parametrize("form", ["HAM_images_part_{}/", "images_00{}/images/"])
 def test_a_table_goes_before_folders_that_are_parts_of_a_set(root: Path, form: str) -> None:
@@ -702,8 +708,8 @@ def test_a_table_goes_before_folders_that_are_parts_of_a_set(root: Path, form: s
 
 @pytest.mark.input(
     "label",
-    what="a table that labels images in class folders, beside a flat split",
-    happens="folders count; the images of which it says something else are named",
+    what="a table that also labels images in class folders, beside a flat split",
+    happens="the folders are used; images that the table labels differently are listed",
 )
 def test_a_table_that_contradicts_class_folders_is_named(root: Path) -> None:
     put(root, *each("train/a", "train/b"), "val/x.png", "val/y.png")
@@ -721,8 +727,8 @@ def test_a_table_that_contradicts_class_folders_is_named(root: Path) -> None:
 
 @pytest.mark.input(
     "label",
-    what="--label-column NAME of a table beside images",
-    happens="is read, before the usual columns and class folders",
+    what="--label-column NAME for a table beside images",
+    happens="that column is used instead of the usual columns and class folders",
 )
 def test_the_named_column_of_a_table_labels_images(root: Path) -> None:
     put(root, *each("cat", "dog"))
@@ -764,8 +770,8 @@ def test_a_column_of_a_folder_without_tables_is_warned_of(
 
 @pytest.mark.input(
     "label",
-    what="a column with the split, of a table",
-    happens="is named: folders name the splits, and a flat folder is learned from as a whole",
+    what="a column that gives the split, in a table",
+    happens="reported, not used: folders define the splits, and a flat folder is all for training",
 )
 @pytest.mark.parametrize(
     ("folder", "why"),
@@ -805,8 +811,8 @@ def test_of_two_tables_the_nearer_and_better_named_one_counts(root: Path) -> Non
 
 @pytest.mark.input(
     "label",
-    what="two tables that label an image in two ways",
-    happens="the nearer or better named one counts, where the other differs is named",
+    what="two tables that give an image different labels",
+    happens="the nearer or better named one is used; images where the other differs are listed",
 )
 @pytest.mark.parametrize("first", [0, 4])
 def test_labels_that_contradict_an_earlier_table_are_named(root: Path, first: int) -> None:
@@ -829,7 +835,7 @@ def test_labels_that_contradict_an_earlier_table_are_named(root: Path, first: in
 @pytest.mark.input(
     "label",
     what="two columns with the same name in a CSV",
-    happens="the first is read, the other named with the rows that differ",
+    happens="the first is read; the other is reported, with the number of rows that differ",
 )
 def test_of_two_columns_of_one_name_the_first_counts(root: Path) -> None:
     put(root, *NAMES)
@@ -857,8 +863,8 @@ def test_of_a_split_that_is_not_there_no_image_is_labelled(root: Path) -> None:
 
 @pytest.mark.input(
     "label",
-    what="train.csv that names images of test/ too, by path or by name",
-    happens="labels train/ alone; the rows of other splits are named",
+    what="train.csv that also names images of test/, by path or by name",
+    happens="it labels only train/; the rows of other splits are listed",
 )
 @pytest.mark.parametrize("form", ["test/{name},c", "/home/x/test/{name},c"])
 def test_a_path_to_another_split_labels_no_image_of_the_same_name(root: Path, form: str) -> None:
@@ -884,8 +890,8 @@ def test_a_path_goes_before_its_name_alone(root: Path) -> None:
 
 @pytest.mark.input(
     "label",
-    what="rows of a CSV with more cells than its header has columns (commas without quotes)",
-    happens="their labels are not used, and named; empty cells at the end do no harm",
+    what="rows of a CSV with more cells than its header has columns (unquoted commas)",
+    happens="their labels are listed, not used; empty cells at the end do no harm",
 )
 def test_rows_longer_than_the_header_are_named(root: Path) -> None:
     put(root, *NAMES)
@@ -900,7 +906,7 @@ def test_rows_longer_than_the_header_are_named(root: Path) -> None:
 
 @pytest.mark.input(
     "label",
-    what="a CSV with row numbers of which the header says nothing (R)",
+    what="a CSV with row numbers that its header does not mention (R)",
     happens="labels are read",
 )
 def test_row_numbers_without_a_header_move_no_column(root: Path) -> None:
@@ -914,8 +920,8 @@ def test_row_numbers_without_a_header_move_no_column(root: Path) -> None:
 
 @pytest.mark.input(
     "label",
-    what="names of classes or files that Unicode writes in two forms (macOS, Linux)",
-    happens="are compared in one form",
+    what="names of classes or files in two forms of Unicode (macOS, Linux)",
+    happens="compared in one form",
 )
 def test_an_accent_behind_its_letter_makes_no_other_name(root: Path) -> None:
     composed, behind = "caf\u00e9", "cafe\u0301"
@@ -943,7 +949,7 @@ def test_labels_in_two_forms_of_one_text_are_one_class(root: Path) -> None:
 @pytest.mark.input(
     "label",
     what="a table without a header whose names have no ending",
-    happens="its first line is a row",
+    happens="its first line is read as a row",
 )
 @pytest.mark.parametrize("form", ["all/{stem},{label}", "{stem} {label}"])
 def test_a_first_line_that_names_an_image_is_a_row(root: Path, form: str) -> None:
@@ -962,8 +968,8 @@ def test_a_header_that_an_image_is_called_like_is_a_header(root: Path) -> None:
 
 @pytest.mark.input(
     "label",
-    what="val.txt beside images that lie in no split",
-    happens="is named: it is about a split that is not there",
+    what="val.txt beside images that are in no split",
+    happens="reported: the split it belongs to does not exist",
 )
 def test_a_table_of_a_split_that_is_not_there_is_named(root: Path) -> None:
     put(root, *(f"images/{name}" for name in NAMES))

@@ -59,14 +59,14 @@ LAYOUTS = {
     "packed bits": {"compression": "packbits"},
     "Zstandard": {"compression": "zstd"},
     "tiled": {"tile": (16, 16)},
-    "one row a strip": {"rowsperstrip": 1},
+    "one row per strip": {"rowsperstrip": 1},
 }
 
 
 @pytest.mark.parametrize(
     "how",
     [
-        row(f"TIFF of 13 bands, {name}", "--bands 4,3,2 chooses", how)
+        row(f"TIFF of 13 bands, {name}", "--bands 4,3,2 chooses three of them", how)
         for name, how in LAYOUTS.items()
     ],
 )
@@ -120,7 +120,9 @@ def test_few_bands_need_no_choice(
     assert read(written(tmp_path / "x.tif", values, **how)).tolist() == eight(expected, 511)
 
 
-@pytest.mark.input("command", what="--bands 4,1,2 for 8-bit TIFF of 4 bands", happens="as given")
+@pytest.mark.input(
+    "command", what="--bands 4,1,2 for 8-bit TIFF of 4 bands", happens="the bands are used as given"
+)
 def test_the_fourth_of_four_8_bit_bands_can_be_red(tmp_path: Path) -> None:
     values = np.arange(4 * 6 * 4, dtype=np.uint8).reshape(4, 6, 4)
     for extra in ("unspecified", "unassalpha"):
@@ -257,7 +259,11 @@ def test_a_strip_that_expands_beyond_its_size_is_refused(tmp_path: Path) -> None
         assert isinstance(read(tmp_path / "x.tif", (1,)), Damaged) == damaged
 
 
-@pytest.mark.input("format", what="TIFF without the extra", happens="named, with the pip line")
+@pytest.mark.input(
+    "format",
+    what="TIFF of many bands without the extra tiff",
+    happens="listed, with the pip command that installs it",
+)
 def test_without_the_extra_the_type_and_the_pip_line_are_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -336,14 +342,16 @@ FEW, FLOATS = BANDS[..., :5].astype(np.uint8), (BANDS / 311).astype(np.float32)
 @pytest.mark.parametrize(
     ("values", "how", "read", "spare", "white"),
     [
-        row(f"TIFF of {what}", f"read without {'those' if len(spare) > 1 else 'that'}, named",
-            values, how, read, spare, white)
+        row(f"TIFF of {what}",
+            f"read without the extra {'bands, which are' if len(spare) > 1 else 'band, which is'} "
+            "listed", values, how, read, spare, white)
         for what, values, how, read, spare, white in [
             ("RGB and infrared", FEW[..., :4], RGB_AND_ONE, "123", "4", 255),
             ("RGB and infrared, 16 bits", BANDS[..., :4], RGB_AND_ONE, "123", "4", 511),
             ("RGB and infrared, floats", FLOATS[..., :4], RGB_AND_ONE, "123", "4", 1),
-            ("RGB and a band nothing is said of", FEW[..., :4], UNSAID, "123", "4", 255),
-            ("RGB and a band nothing is said of, 16 bits", BANDS[..., :4], UNSAID, "123", "4", 511),
+            ("RGB and a band of unstated meaning", FEW[..., :4], UNSAID, "123", "4", 255),
+            ("RGB and a band of unstated meaning, 16 bits", BANDS[..., :4], UNSAID, "123", "4",
+                511),
             ("RGB and two more bands", FEW, RGB_AND_TWO, "123", "45", 255),
             ("gray and one more band", FEW[..., :2], {}, "111", "2", 255),
             ("gray and one more band, 16 bits", BANDS[..., :2], {}, "111", "2", 511),
@@ -374,7 +382,9 @@ def test_bands_beside_the_colours_are_named_and_change_no_pixel(
     assert not chosen.notes.unused
 
 
-@pytest.mark.input("format", what="TIFF with alpha", happens="laid over white; nothing is unused")
+@pytest.mark.input(
+    "format", what="TIFF with alpha", happens="composited over white; no band is listed as unused"
+)
 def test_a_band_called_alpha_is_laid_over_white(tmp_path: Path) -> None:
     values = np.full((4, 6, 4), 100, np.uint8)
     values[..., 3] = 51  # a fifth: 100 / 5 + 255 * 4 / 5 = 224

@@ -27,7 +27,7 @@ def label(
 LABELS = [
     label(
         "KEY.cls with a number",
-        "it is the label",
+        "the number is the label",
         {"cls": lambda n: f"{n % 2}\n"},
         [0, 1, 0, 1],
         (),
@@ -35,7 +35,7 @@ LABELS = [
     *(
         label(
             f"KEY.{ending} with a number",
-            "it is the label",
+            "the number is the label",
             {ending: lambda n: f"{n % 2}\n"},
             [0, 1, 0, 1],
             ("0", "1"),
@@ -43,36 +43,36 @@ LABELS = [
         for ending in ("cls.txt", "class", "label", "label.txt", "target")
     ),
     label(
-        "KEY.cls with -1 or ? where there is no label",
-        "those images have none",
+        "KEY.cls with -1 or ? for a missing label",
+        "those images have no label",
         {"cls": lambda n: ["a", "-1", "?", "b"][n]},
         [0, -1, -1, 1],
         ("a", "b"),
     ),
     label(
         "KEY.cls with text",
-        "it is the class",
+        "the text is the class",
         {"cls": lambda n: "ab"[n % 2]},
         [0, 1, 0, 1],
         ("a", "b"),
     ),
     label(
-        'KEY.json with "species" or "fine_label", as columns are called',
-        "it is the label",
+        'KEY.json with "species", "fine_label" or another name of a label column',
+        "its value is the label",
         {"json": lambda n: json.dumps({"caption": f"no {n}", "species": "ab"[n % 2]})},
         [0, 1, 0, 1],
         ("a", "b"),
     ),
     label(
         'KEY.json with "label"',
-        "it is the label",
+        "its value is the label",
         {"json": lambda n: json.dumps({"key": n, "label": float(n % 2)})},
         [0, 1, 0, 1],
         (),
     ),
     label(
         "KEY.cls beside KEY.json",
-        "KEY.cls counts, and the other is named",
+        "KEY.cls is used; the other is reported",
         {"cls": lambda n: str(n % 2), "json": lambda _: '{"label": 7}'},
         [0, 1, 0, 1],
         (),
@@ -80,21 +80,21 @@ LABELS = [
     ),
     label(
         "KEY.json with a list of one label",
-        "it is the label",
+        "the one item is the label",
         {"json": lambda n: json.dumps({"label": [n % 2]})},
         [0, 1, 0, 1],
         (),
     ),
     label(
         "KEY.txt with a class",
-        "it is the class",
+        "the text is the class",
         {"txt": lambda n: "ab"[n % 2]},
         [0, 1, 0, 1],
         ("a", "b"),
     ),
     label(
         "KEY.txt with a caption",
-        "said; no labels",
+        "no labels; reported",
         {"txt": lambda n: f"photo {n}"},
         None,
         (),
@@ -102,7 +102,7 @@ LABELS = [
     ),
     label(
         "KEY.json without a label",
-        "said; no labels",
+        "no labels; reported",
         {"json": lambda n: json.dumps({"width": n})},
         None,
         (),
@@ -110,7 +110,7 @@ LABELS = [
     ),
     label(
         "KEY.json with several labels, or a fraction",
-        "said; no labels",
+        "no labels; reported",
         {"json": lambda n: json.dumps({"label": [0, 1] if n % 2 else 0.5})},
         None,
         (),
@@ -118,14 +118,16 @@ LABELS = [
     ),
     label(
         "KEY.cls with fractions",
-        "said; no labels",
+        "no labels; reported",
         {"cls": lambda n: f"{n / 2}"},
         None,
         (),
         "no .cls member holds a single label",
     ),
-    label("KEY.json that is none", "no labels", {"json": lambda _: "[" * 9999}, None, (), UNCALLED),
-    label("shards of images alone", "no labels", {}, None, ()),
+    label(
+        "KEY.json that is invalid", "no labels", {"json": lambda _: "[" * 9999}, None, (), UNCALLED
+    ),
+    label("shards with only images", "no labels", {}, None, ()),
 ]
 
 
@@ -147,8 +149,8 @@ def test_label_stands_beside_an_image(
 
 @pytest.mark.input(
     "label",
-    what="labels in a shard without an image, or a second one of a sample",
-    happens="are named, not used",
+    what="labels in a shard without an image, or a second label of a sample",
+    happens="listed, not used",
 )
 def test_labels_that_belong_to_no_image_are_named(tmp_path: Path) -> None:
     members = samples(0, 1, cls=lambda n: str(n))
@@ -162,7 +164,9 @@ def test_labels_that_belong_to_no_image_are_named(tmp_path: Path) -> None:
     }
 
 
-@pytest.mark.input("format", what="WebDataset, {000..001}.tar", happens="shards by a pattern")
+@pytest.mark.input(
+    "format", what="WebDataset, {000..001}.tar", happens="the pattern names the shards"
+)
 @pytest.mark.parametrize(
     "pattern",
     [
@@ -180,7 +184,9 @@ def test_pattern_names_shards(tmp_path: Path, pattern: str) -> None:
 
 
 @pytest.mark.input(
-    "oddity", what="a pattern of which a shard is not there", happens="refused; names it"
+    "oddity",
+    what="a pattern that includes a missing shard",
+    happens="refused; the error names the shard",
 )
 def test_missing_shard_of_a_pattern_is_named(tmp_path: Path) -> None:
     shard(tmp_path / "000.tar", samples(0, 1))
@@ -188,7 +194,7 @@ def test_missing_shard_of_a_pattern_is_named(tmp_path: Path) -> None:
         load_dataset(str(tmp_path / "{000..002}.tar"))
 
 
-@pytest.mark.input("oddity", what="a numbered shard that is not there", happens="said")
+@pytest.mark.input("oddity", what="a missing shard in a numbered series", happens="reported")
 def test_gap_among_numbered_shards_is_said(tmp_path: Path) -> None:
     for number in (0, 1, 4):
         shard(tmp_path / f"wds-{number:04}.tar", samples(number))
@@ -215,7 +221,7 @@ def test_names_of_shards_tell_splits(tmp_path: Path, names: tuple[str, str]) -> 
     assert (found.test.pixels == PIXELS[3:5]).all()
 
 
-@pytest.mark.input("format", what="a single shard", happens="known by KEY.cls beside KEY.jpg")
+@pytest.mark.input("format", what="a single shard", happens="recognised by KEY.cls beside KEY.jpg")
 def test_single_shard_is_known_by_its_labels(tmp_path: Path) -> None:
     path = shard(tmp_path / "set.tar", samples(0, 1, 2, 3, cls=lambda n: str(n // 2)))
     assert labels(load_dataset(str(path))) == [0, 0, 1, 1]
@@ -226,7 +232,7 @@ def test_single_shard_is_known_by_its_labels(tmp_path: Path) -> None:
 @pytest.mark.input(
     "format",
     what="a single shard of KEY.image.png beside KEY.cls",
-    happens="known by the last ending of its images",
+    happens="recognised by the last ending of its images",
 )
 def test_single_shard_is_known_by_the_last_ending_of_its_images(tmp_path: Path) -> None:
     members = {f"{n:06}.{end}": of for n in range(4) for end, of in _two_endings(n).items()}
@@ -243,14 +249,14 @@ def _two_endings(number: int) -> dict[str, bytes | str]:
     ("named", "expected"),
     [
         row(
-            "--label-column NAME of shards, a key of KEY.json",
-            "is the label",
+            "--label-column NAME for shards, where NAME is a key of KEY.json",
+            "its value is the label",
             *("kind", [0, 1, 2, 0]),
             kind="label",
         ),
         row(
-            "--label-column NAME of shards, the ending of a member",
-            "is the label, though KEY.cls is there",
+            "--label-column NAME for shards, where NAME is the ending of a member",
+            "that member is the label, even beside KEY.cls",
             *("breed", [1, 1, 0, 0]),
             kind="label",
         ),
@@ -281,7 +287,7 @@ def test_a_single_shard_is_known_by_the_label_that_is_named(tmp_path: Path) -> N
 @pytest.mark.input(
     "label",
     what="--label-column NAME that no sample of a shard has",
-    happens="refused, with the names that there are",
+    happens="refused; the error lists the names that exist",
 )
 def test_a_label_that_no_sample_has_is_refused(tmp_path: Path) -> None:
     members = samples(0, 1, cls=str, json=lambda n: json.dumps({"kind": n, "size": n / 3}))
@@ -296,8 +302,8 @@ def test_a_label_that_no_sample_has_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.input(
     "format",
-    what="--image-column NAME of shards, the ending of a member",
-    happens="those are the images; others of a sample are named",
+    what="--image-column NAME for shards, where NAME is the ending of a member",
+    happens="members with that ending are the images; a sample's other images are listed",
 )
 def test_the_named_image_of_samples_is_read(tmp_path: Path) -> None:
     members = {
@@ -313,7 +319,9 @@ def test_the_named_image_of_samples_is_read(tmp_path: Path) -> None:
         load_dataset(str(tmp_path / "set"), reading=Reading(image_column="infrared"))
 
 
-@pytest.mark.input("oddity", what="further images and other members of a sample", happens="named")
+@pytest.mark.input(
+    "oddity", what="further images and other members of a shard's sample", happens="listed"
+)
 def test_further_members_of_a_sample_are_named(tmp_path: Path) -> None:
     members = {
         "a/1.depth.png": png(PIXELS[5]),
@@ -334,8 +342,8 @@ def test_further_members_of_a_sample_are_named(tmp_path: Path) -> None:
 
 @pytest.mark.input(
     "layout",
-    what="tars beside Parquet files of addresses (img2dataset), images and other files",
-    happens="the tars are read; all else is named",
+    what="tars beside Parquet files of URLs (img2dataset), images and other files",
+    happens="the tars are read; everything else is listed",
 )
 def test_what_lies_beside_shards_is_named(tmp_path: Path) -> None:
     root = tmp_path / "laion"
@@ -350,7 +358,7 @@ def test_what_lies_beside_shards_is_named(tmp_path: Path) -> None:
     assert sorted(unused(found, "file")) == ["00000.parquet", "00000_stats.json", "readme.xyz"]
 
 
-@pytest.mark.input("oddity", what="a shard that is cut", happens="refused; names it")
+@pytest.mark.input("oddity", what="a truncated shard", happens="refused; the error names it")
 def test_cut_shard_is_refused_by_name(tmp_path: Path) -> None:
     for number in (0, 1):
         path = shard(tmp_path / f"{number}.tar", samples(number))
