@@ -228,7 +228,7 @@ def test_a_maximum_that_the_file_states_is_white_without_a_remark(tmp_path: Path
 
 
 @pytest.mark.input(
-    "command", what="--white-level 3000", happens="3,000 and all values above are white"
+    "command", what="--white-level 2000", happens="2,000 and all values above are white"
 )
 def test_a_white_level_that_is_given_counts_for_all(tmp_path: Path) -> None:
     folder = set_of(tmp_path / "set", png, LOW, TOP)

@@ -14,7 +14,9 @@ from stopgrad.export import PretrainedEncoder
 
 
 @pytest.mark.input(
-    "command", what="--encoder.channels 1 on gray images", happens="all commands work"
+    "command",
+    what="--encoder.channels 1 on gray images",
+    happens="all commands work, but no export to torchvision",
 )
 def test_a_run_of_one_channel_is_trained_scored_embedded_and_exported(tmp_path: Path) -> None:
     chance = np.random.default_rng(0)

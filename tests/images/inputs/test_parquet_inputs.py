@@ -676,7 +676,7 @@ def hidden(test: Any, *, validation: Any, train: Any = (0, 1, 0, 1)) -> dict[str
              hidden([1, -1], validation=[1, 0, 1]), "", [1, -1], kind="label"),
         row("no labels in any split to score", "test is read, without labels",
              hidden([-1, -1], validation=[None] * 3), "", None, kind="label"),
-        row("labels only in the test split", "test is read, without labels",
+        row("labels in every split but the training split", "test is read, without labels",
              hidden([1, 0], validation=[1, 0, 1], train=[None] * 4), "", None, kind="label"),
     ],
 )  # fmt: skip
@@ -700,7 +700,7 @@ def test_the_first_split_with_usable_labels_is_scored(
     assert (said in found.notes.remarks) == bool(called)
 
 
-@pytest.mark.input("label", what="labels only in the test split", happens="listed, not used")
+@pytest.mark.input("label", what="labels only in the test split", happens="reported, not used")
 @pytest.mark.parametrize("train", [{}, {"label": pa.nulls(4, pa.int64())}])
 def test_labels_of_the_test_split_alone_are_named(root: Path, train: dict[str, Any]) -> None:
     write(root / "train.parquet", 4, **train)

@@ -77,11 +77,11 @@ CATS, DOGS = ["cat/0.png", "cat/1.png"], ["dog/0.png", "dog/1.png"]
             "two splits; notebooks/ is listed, not read",
         ),
         layout(
-            "images/train and images/val beside labels/ (YOLO)",
+            "images/train and images/val (YOLO)",
             each("images/train", "images/val"),
             ["0.png", "1.png"],
             ["0.png", "1.png"],
-            "two splits without labels; the text files are listed",
+            "two splits without labels",
         ),
         layout(
             "train/images and valid/images (YOLO)",
@@ -289,11 +289,6 @@ def test_a_wanted_split_is_scored_and_never_mistaken_for_another(root: Path) -> 
         load_dataset(str(root), reading=Reading("query"))
 
 
-@pytest.mark.input(
-    "label",
-    what="only a flat test/ beside train/CLASS",
-    happens="test/ is read without labels",
-)
 def test_a_wanted_split_has_its_classes_below_a_folder_called_images(root: Path) -> None:
     splits = ("train", "test", "extra")
     put(root, *each(*(f"{split}/images/{name}" for split in splits for name in "ab")))
@@ -314,6 +309,11 @@ def test_splits_below_two_folders_are_found_beside_another_folder(root: Path) ->
     assert found.notes.count("image") == 2
 
 
+@pytest.mark.input(
+    "label",
+    what="only a flat test/ beside train/CLASS",
+    happens="test/ is read without labels",
+)
 def test_a_flat_test_split_has_no_labels(root: Path) -> None:
     put(root, *each("train/cat", "train/dog", "test"))
     found = load_dataset(str(root))

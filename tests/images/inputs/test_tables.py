@@ -563,7 +563,7 @@ def unfit(what: str, file: str, header: str, form: str, why: str) -> Any:
             "no column names the images",
         ),
         unfit(
-            "several columns that may be labels",
+            "a table with several columns that may be labels",
             *("labels.csv", "image,age,sex", "{name},{number},{label}"),
             "it is unclear which of its columns ('age', 'sex') holds them: use --label-column",
         ),
