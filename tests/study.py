@@ -386,13 +386,14 @@ def gpu_length() -> str:
 
 
 def single_runs() -> str:
-    """A row for each of two presets, and baselines of the second."""
-    gpu, cpu = "2026-11-26-gpu", "2026-11-30-cpu-preset"
+    """A row for each of two presets, one of them also for longer, and its baselines."""
+    gpu, cpu, longer = "2026-11-26-gpu", "2026-11-30-cpu-preset", "2026-12-01-cpu-60-epochs"
     rows = {
         f"one GPU, 200 epochs of the paper's setting, one seed (N = {gpu_length()})": [
             scored(gpu, metric) for metric in METRICS
         ],
         "two CPU cores, the preset `cpu`, three seeds": [scored(cpu, m) for m in METRICS],
+        "the same for 60 epochs at the same N, one seed": [scored(longer, m) for m in METRICS],
         "the same encoder, untrained, three seeds": [baseline("untrained", m) for m in METRICS],
         "raw pixels": [baseline("pixels", metric) for metric in METRICS],
     }
