@@ -1,10 +1,11 @@
 """How well measures without labels order runs by accuracy: Kendall's tau over kept studies.
 
     PYTHONPATH=src python bench/ranking.py results/2026-11-2*-*
-    PYTHONPATH=src python bench/ranking.py results/2026-11-30-ranking-*/compare.jsonl
+    PYTHONPATH=src python bench/ranking.py results/2026-*-ranking-*/compare.jsonl
 
-The second reads fresh runs of 12 settings at each of three N (two hours of two cores). Those of 4
-and 8 epochs (seed 0) chose RankMe; those of 6 (seeds 1 and 2) chose nothing and check it:
+The second reads fresh runs of 12 settings. Those of 4 and 8 epochs on CIFAR-10 (seed 0) chose
+RankMe. Those of 6 (seeds 1 and 2) chose nothing and check it, as do the ones with a wider encoder
+and on other images, whose commands are in results/README.md:
 
     for EPOCHS in 4 8 6; do
       SEEDS=1; if [ $EPOCHS = 6 ]; then SEEDS="1 2"; fi  # 1: one seed, 0
@@ -46,7 +47,7 @@ MEASURES = (
 )
 ACCURACIES = ("linear_accuracy", "knn_accuracy")
 DRAWS = 2000
-LEARNED = 0.35  # kNN; untrained encoders have 33 to 34 % on these images
+LEARNED = 0.35  # kNN; untrained encoders have 33 to 34 % on CIFAR-10
 
 
 class OrderedRun(NamedTuple):

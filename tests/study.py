@@ -278,7 +278,7 @@ def fresh(*folders: str) -> list[OrderedRun]:
 
 def taus(runs: Sequence[OrderedRun], measure: str, *, as_long: bool = False) -> list[str]:
     """Tau of a measure with kNN and with the probe, among runs of one study, one N (and length)."""
-    group = np.array([f"{r.study} {r.folds} {r.values['epoch'] * as_long}" for r in runs])
+    group = np.array([f"{r.study} {r.folds} {r.values['epoch'] if as_long else ''}" for r in runs])
     pairs, arms = group[:, None] == group, [f"{run.study} {run.arm}" for run in runs]
     values, found = np.array([run.values[measure] for run in runs]), []
     for metric in METRICS:
@@ -328,15 +328,9 @@ def most_lost(measure: str) -> float:
     return max(100 * lost(runs, measure, metric) for runs in sets for metric in METRICS)
 
 
-def worst_choice() -> str:
-    """What RankMe loses at most."""
-    return f"{most_lost('rankme'):.1f}"
-
-
-def other_choice() -> str:
+def others_lose() -> float:
     """What the best of the other measures, the number of epochs among them, loses at most."""
-    others = fresh(*CHECK)[0].values.keys() - {"rankme"}
-    return f"{min(map(most_lost, others)):.1f}"
+    return min(map(most_lost, fresh(*CHECK)[0].values.keys() - {"rankme"}))
 
 
 def collapsed(arms: Sequence[str]) -> str:
@@ -619,8 +613,9 @@ below the best one, on average over N and seeds:
 
 {fresh_table(loss_cell)}
 
-What RankMe ranks first is the best run, or within {worst_choice()} points of it, in every set; what
-any of the others ranks first is {other_choice()} or more points below the best in at least one set.
+What RankMe ranks first is the best run, or within {most_lost("rankme"):.1f} points of it, in every
+set; what any of the others ranks first is {others_lose():.1f} or more points below the best in at
+least one set.
 The rest of its order is less certain. Tau is
 {tau_text(fresh(*CHECK), "rankme")}
 in the check on CIFAR-10, higher with the wider encoder, and lower on other images; on Fashion-MNIST

@@ -4,7 +4,7 @@ import pytest
 
 from stopgrad.cli import main
 from stopgrad.face.advice import TRUST
-from tests.study import CHECK, CHOOSING, FRESH, PAGE, fresh, page, tau_cell, taus, worst_choice
+from tests.study import CHECK, CHOOSING, FRESH, PAGE, fresh, most_lost, page, tau_cell, taus
 
 GUIDE = PAGE.parent / "guide.md"
 
@@ -25,7 +25,7 @@ def test_help_and_advice_trust_rankme_as_far_as_the_records_do(
     told = " ".join(capsys.readouterr().out.split())
     assert f"{knn.replace('(', '(95 %: ')} with kNN and {probe} with the linear probe" in told
     for text in (told, TRUST, " ".join(GUIDE.read_text(encoding="utf-8").split())):
-        assert f"{worst_choice()} points" in text
+        assert f"{most_lost('rankme'):.1f} points" in text
         assert f"{least} to {most}" in text
 
 

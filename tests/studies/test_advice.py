@@ -189,7 +189,8 @@ def test_a_setting_that_finds_few_second_views_comes_with_a_caution() -> None:
         found = Advice(tried, spec="pics", preset="tiny", note="")
         assert (
             any(
-                line.startswith("Caution: by retrieval it came only 3 of 3") for line in found.lines
+                line.startswith("Caution: by retrieval it came only number 3 of 3")
+                for line in found.lines
             )
             is cautious
         )

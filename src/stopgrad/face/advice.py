@@ -103,7 +103,7 @@ class Advice(Shown):
         if 2 * place <= len(first) + 1:
             return ""
         return (
-            f"Caution: by retrieval it came only {place} of {len(first)} in the first rung. "
+            f"Caution: by retrieval it came only number {place} of {len(first)} in the first rung. "
             "A network that has hardly begun to learn also has many directions and low retrieval, "
             "so try the setting with the highest retrieval too."
         )

@@ -143,7 +143,7 @@ def has_ended(process: int) -> bool:
     except ProcessLookupError:
         return True
     except PermissionError:
-        return False
+        pass  # somebody else's
     return False
 
 
